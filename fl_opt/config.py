@@ -1,0 +1,198 @@
+"""Typed settings, read from Flower's flat run config.
+
+Flower hands an app one flat mapping (``{"uplink.codec": "topk(0.02) | ternary", ...}``).
+:func:`load_settings` turns it into nested, validated, immutable settings and refuses what
+it does not know. ``pyproject.toml`` holds the commented defaults; the defaults here are
+the same, so that a missing key is never an error (a test compares the two).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl_opt.errors import ConfigError
+
+ConfigValue: TypeAlias = bool | int | float | str
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=_kebab,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+    )
+
+
+class DataSettings(_Section):
+    """How the dataset is found and divided among clients."""
+
+    partition: str = "dirichlet(0.5)"
+    folder: str = ""
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    max_examples: Count = 0
+
+
+class TrainSettings(_Section):
+    """Local training on a client."""
+
+    local_epochs: PositiveInt = 3
+    local_steps: Count = 0
+    batch_size: PositiveInt = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Positive = 0.05
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 1.0
+    proximal_mu: NonNegative = 0.0
+    device: str = "auto"
+
+
+class UplinkSettings(_Section):
+    """What a client sends to the server."""
+
+    codec: str = "topk(0.02) | ternary"
+    error_feedback: bool = True
+
+
+class DownlinkSettings(_Section):
+    """What the server sends to a client."""
+
+    codec: str = "fp32"
+
+
+class RoundSettings(_Section):
+    """Who takes part in a round, and what makes it count."""
+
+    clients: Count = 0
+    min_nodes: PositiveInt = 2
+    min_replies: PositiveInt = 1
+    timeout: Positive = 3600.0
+    wait_for_nodes: NonNegative = 120.0
+
+
+class EvaluateSettings(_Section):
+    """When the model is evaluated, on the server and by clients (0: never)."""
+
+    central_every: Count = 1
+    federated_every: Count = 10
+    clients: Count = 0
+    target_accuracy: Fraction = 0.9
+
+
+class SimulationSettings(_Section):
+    """The virtual engine's clients: their number, links and speed."""
+
+    num_supernodes: PositiveInt = 10
+    uplink_mbps: Positive = 10.0
+    downlink_mbps: Positive = 50.0
+    latency_ms: NonNegative = 20.0
+    samples_per_second: Positive = 2000.0
+    spread: NonNegative = 0.0
+
+
+class OutputSettings(_Section):
+    """Where the run record goes."""
+
+    folder: str = "runs"
+    name: str = ""
+    save_model: bool = False
+
+
+class Settings(_Section):
+    """All settings of a run; see ``pyproject.toml`` for what each one does."""
+
+    dataset: str = "digits"
+    model: str = "mlp"
+    strategy: str = "fedavg"
+    num_server_rounds: PositiveInt = 30
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    exact_arrays: str = "*running_mean, *running_var, *num_batches_tracked"
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    uplink: UplinkSettings = UplinkSettings()
+    downlink: DownlinkSettings = DownlinkSettings()
+    round: RoundSettings = RoundSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    output: OutputSettings = OutputSettings()
+
+    @property
+    def exact_patterns(self) -> tuple[str, ...]:
+        """Patterns of ``exact-arrays``, as :class:`~fl_opt.params.ParamSpec` takes them."""
+        return tuple(p.strip() for p in self.exact_arrays.split(",") if p.strip())
+
+
+def load_settings(run_config: Mapping[str, ConfigValue]) -> Settings:
+    """Validate Flower's flat run config.
+
+    Parameters
+    ----------
+    run_config : mapping of str to bool, int, float or str
+        Keys are kebab-case, nested ones joined by dots. Missing keys take their default.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key (the nearest known one is suggested) or a value out of range.
+    """
+    known = set(setting_names())
+    nested: dict[str, Any] = {}
+    for key, value in run_config.items():
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r}{_suggest(key, known)}")
+        section, _, name = key.rpartition(".")
+        target = nested.setdefault(section, {}) if section else nested
+        target[name] = value
+    try:
+        return Settings.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def setting_names() -> Iterator[str]:
+    """All keys that :func:`load_settings` accepts, in the order of their definition."""
+    for key, _ in flat_settings(Settings()):
+        yield key
+
+
+def flat_settings(settings: Settings) -> Iterator[tuple[str, ConfigValue]]:
+    """Pairs of key and value, as Flower's flat run config has them."""
+    for key, value in settings.model_dump(by_alias=True).items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", item) for name, item in value.items())
+        else:
+            yield key, value
+
+
+def _suggest(key: str, known: set[str]) -> str:
+    match = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not match:  # perhaps only the section was forgotten: "codec" for "uplink.codec"
+        match = sorted(name for name in known if name.rpartition(".")[2] == key)[:1]
+    return f"; did you mean {match[0]!r}?" if match else "; see [tool.flwr.app.config]"
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"setting {key!r} = {first['input']!r}: {reason}"

@@ -1,0 +1,115 @@
+"""The record of one round: what strategies fill in and reports read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass
+class ClientRecord:
+    """What one client did in one round.
+
+    ``train_seconds`` and ``encode_seconds`` are measured by the client; bytes are lengths of
+    what was sent. ``error`` says why a reply was not used.
+    """
+
+    node_id: int
+    bytes_down: int = 0
+    bytes_up: int = 0
+    num_examples: int = 0
+    train_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    error: str | None = None
+
+
+@dataclass
+class RoundRecord:
+    """One round of a run.
+
+    Attributes
+    ----------
+    server_round : int
+        From 1; 0 is the evaluation of the initial model.
+    wall_seconds : float
+        Real time from the first message to the end of the evaluation.
+    virtual_seconds : float or None
+        The same span on the virtual clock; None on real networks.
+    parts : dict of str to float
+        Where the time went, in seconds. Measured by the server: ``broadcast`` (choosing
+        clients, encoding), ``wait`` (for replies), ``decode-aggregate``, ``evaluate``.
+        Reported by clients, as means: ``train``, ``encode``. On the virtual clock, of the reply
+        that came last: ``download``, ``compute``, ``upload``.
+    bytes_down, bytes_up : int
+        Payload bytes sent to and received from clients: training and evaluation.
+    message_bytes_down, message_bytes_up : int
+        The same with everything Flower adds to a payload: whole serialized messages.
+    dense_bytes_down, dense_bytes_up : int
+        What the same messages would have carried had each sent the whole model as float32.
+    train_loss : float or None
+        Mean training loss over clients, weighted by their number of examples.
+    loss, accuracy : float or None
+        Central evaluation, where there was one in this round.
+    federated_loss, federated_accuracy : float or None
+        Means over clients, weighted by their number of examples.
+    participants, failures : int
+        Replies used, and replies refused, failed or never received.
+    server_peak_memory_bytes, client_peak_memory_bytes : int
+        High-water marks of resident memory so far: of the server's process, and the largest
+        of the clients' processes (the same process on the virtual engine).
+    """
+
+    server_round: int
+    wall_seconds: float = 0.0
+    virtual_seconds: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    message_bytes_down: int = 0
+    message_bytes_up: int = 0
+    dense_bytes_down: int = 0
+    dense_bytes_up: int = 0
+    train_loss: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    federated_loss: float | None = None
+    federated_accuracy: float | None = None
+    participants: int = 0
+    failures: int = 0
+    server_peak_memory_bytes: int = 0
+    client_peak_memory_bytes: int = 0
+    clients: list[ClientRecord] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under kebab-case keys, ready for JSON."""
+        return _kebab_keys(asdict(self))
+
+
+class RoundObserver(Protocol):
+    """Something told about a run as it goes: a recorder, a progress bar, a writer.
+
+    A strategy calls ``on_start`` once, ``on_reply`` for each reply to a training message,
+    ``on_round`` when a round (or the evaluation of the initial model, round 0) is complete
+    and ``on_end`` once, also when the run fails.
+    """
+
+    def on_start(self, num_rounds: int) -> None:
+        """The run begins."""
+
+    def on_reply(self, server_round: int, received: int, expected: int) -> None:
+        """One more reply to this round's training messages has come."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """A round is complete."""
+
+    def on_end(self) -> None:
+        """The run is over."""
+
+
+def _kebab_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key.replace("_", "-"): _kebab_keys(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_kebab_keys(item) for item in value]
+    return value
