@@ -1,0 +1,199 @@
+"""Third stage: how positions and codes become bytes.
+
+Each method has a number in the payload; which one was used is written beside the data, so
+that a reader needs to know nothing about the writer. A coder is a policy: it names the methods
+that may be used, and the one with the fewest bytes is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fl_opt.codecs import rice
+from fl_opt.codecs.bits import Unsigned, pack, packed_size, unpack
+from fl_opt.codecs.update import Positions
+from fl_opt.errors import PayloadError
+from fl_opt.wire import Reader, Writer
+
+
+class PositionMethod(IntEnum):
+    """How the positions of a sparse update are written."""
+
+    ALL = 0
+    RAW = 1
+    PACK = 2
+    RICE = 3
+    BITMAP = 4
+
+
+class CodeMethod(IntEnum):
+    """How quantized codes are written."""
+
+    RAW = 0
+    PACK = 1
+
+
+class Coder(Protocol):
+    """The methods a payload may use."""
+
+    name: ClassVar[str]
+    position_methods: ClassVar[tuple[PositionMethod, ...]]
+    code_methods: ClassVar[tuple[CodeMethod, ...]]
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The cheapest method for positions and for codes, payload by payload."""
+
+    name: ClassVar[str] = "auto"
+    position_methods: ClassVar[tuple[PositionMethod, ...]] = tuple(PositionMethod)[1:]
+    code_methods: ClassVar[tuple[CodeMethod, ...]] = tuple(CodeMethod)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Whole bytes: positions as 32-bit (or 64-bit) numbers, codes in 8, 16 or 32 bits."""
+
+    name: ClassVar[str] = "raw"
+    position_methods: ClassVar[tuple[PositionMethod, ...]] = (PositionMethod.RAW,)
+    code_methods: ClassVar[tuple[CodeMethod, ...]] = (CodeMethod.RAW,)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Bit packing: gaps between positions in as many bits as the largest needs, or a bitmap."""
+
+    name: ClassVar[str] = "pack"
+    position_methods: ClassVar[tuple[PositionMethod, ...]] = (
+        PositionMethod.PACK,
+        PositionMethod.BITMAP,
+    )
+    code_methods: ClassVar[tuple[CodeMethod, ...]] = (CodeMethod.PACK,)
+
+
+@dataclass(frozen=True)
+class Rice:
+    """Gaps between positions in a Golomb-Rice code, within 1% of the entropy; codes bit-packed."""
+
+    name: ClassVar[str] = "rice"
+    position_methods: ClassVar[tuple[PositionMethod, ...]] = (PositionMethod.RICE,)
+    code_methods: ClassVar[tuple[CodeMethod, ...]] = (CodeMethod.PACK,)
+
+
+def write_positions(
+    writer: Writer, positions: Positions, size: int, methods: tuple[PositionMethod, ...]
+) -> None:
+    """Append count and positions of a sparse update, by the cheapest of the methods."""
+    gaps = np.diff(positions, prepend=-1) - 1
+    method = min(methods, key=lambda method: _position_cost(method, gaps, size))
+    writer.byte(method)
+    writer.varint(positions.size)
+    if not positions.size:
+        return
+    if method is PositionMethod.RAW:
+        writer.array(positions.astype(_position_dtype(size)))
+    elif method is PositionMethod.PACK:
+        width = int(gaps.max()).bit_length()
+        writer.byte(width)
+        writer.raw(pack(gaps.astype(np.uint64), width))
+    elif method is PositionMethod.RICE:
+        rice.write(writer, gaps)
+    else:
+        mask = np.zeros(size, np.bool_)
+        mask[positions] = True
+        writer.raw(np.packbits(mask, bitorder="little").tobytes())
+
+
+def read_positions(reader: Reader, method: int, size: int) -> Positions:
+    """Read what :func:`write_positions` wrote behind the method's number.
+
+    Raises
+    ------
+    PayloadError
+        Unless the positions are strictly increasing and below ``size``.
+    """
+    count = reader.varint(size)
+    if count == 0:
+        return np.empty(0, np.int64)
+    if method == PositionMethod.RAW:
+        positions = reader.array(_position_dtype(size), count).astype(np.int64)
+    elif method == PositionMethod.PACK:
+        width = reader.byte()
+        if width > size.bit_length():
+            raise PayloadError(f"malformed payload: gaps of {width} bits in {size} entries")
+        positions = _from_gaps(unpack(reader, count, width).astype(np.int64))
+    elif method == PositionMethod.RICE:
+        positions = _from_gaps(rice.read(reader, count, size))
+    elif method == PositionMethod.BITMAP:
+        mask = unpack(reader, size, 1)
+        positions = np.flatnonzero(mask)
+        if positions.size != count:
+            raise PayloadError(f"malformed payload: {positions.size} positions, not {count}")
+    else:
+        raise PayloadError(f"malformed payload: unknown method {method} for positions")
+    # A sum of gaps that left the range of int64 shows as a step down.
+    if positions[0] < 0 or positions[-1] >= size or (np.diff(positions) <= 0).any():
+        raise PayloadError(f"malformed payload: positions do not increase within {size} entries")
+    return positions
+
+
+def write_codes(
+    writer: Writer, codes: Unsigned, width: int, methods: tuple[CodeMethod, ...]
+) -> None:
+    """Append codes of ``width`` bits by the cheapest of the methods."""
+    method = min(methods, key=lambda method: _code_cost(method, codes.size, width))
+    writer.byte(method)
+    if method is CodeMethod.RAW:
+        writer.array(codes.astype(_code_dtype(width), copy=False))
+    else:
+        writer.raw(pack(codes, width))
+
+
+def read_codes(reader: Reader, count: int, width: int) -> Unsigned:
+    """Read what :func:`write_codes` wrote: unsigned integers, shape ``(count,)``."""
+    method = reader.byte()
+    if method == CodeMethod.RAW:
+        codes: Unsigned = reader.array(_code_dtype(width), count)  # type: ignore[assignment]
+        if width % 8 and codes.size and codes.max() >> width:
+            raise PayloadError(f"malformed payload: a code of more than {width} bits")
+        return codes
+    if method == CodeMethod.PACK:
+        return unpack(reader, count, width)
+    raise PayloadError(f"malformed payload: unknown method {method} for codes")
+
+
+def _position_cost(method: PositionMethod, gaps: Positions, size: int) -> int:
+    if not gaps.size:
+        return 0
+    if method is PositionMethod.RAW:
+        return gaps.size * _position_dtype(size).itemsize
+    if method is PositionMethod.PACK:
+        return 1 + packed_size(gaps.size, int(gaps.max()).bit_length())
+    if method is PositionMethod.RICE:
+        return rice.cost(gaps)
+    return packed_size(size, 1)
+
+
+def _code_cost(method: CodeMethod, count: int, width: int) -> int:
+    if method is CodeMethod.RAW:
+        return count * _code_dtype(width).itemsize
+    return packed_size(count, width)
+
+
+def _position_dtype(size: int) -> np.dtype[np.unsignedinteger]:
+    return np.dtype(np.uint32 if size <= 1 << 32 else np.uint64)
+
+
+def _code_dtype(width: int) -> np.dtype[np.unsignedinteger]:
+    return np.dtype(np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32)
+
+
+def _from_gaps(gaps: Positions) -> Positions:
+    gaps += 1
+    np.cumsum(gaps, out=gaps)
+    gaps -= 1
+    return gaps

@@ -1,0 +1,35 @@
+"""Payloads written by earlier versions are read, and still written, bit for bit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fl_opt.codecs import build_codec, decode
+from tests.fixtures.make_payloads import PATH, SEED, SIZE, SPECS
+from tests.fixtures.vectors import patterned_vector
+
+GOLDEN = json.loads(PATH.read_text())
+
+
+def test_every_spec_has_a_golden_payload() -> None:
+    assert set(GOLDEN) == set(SPECS)
+
+
+@pytest.mark.parametrize("spec", GOLDEN)
+def test_encode_gives_the_golden_payload(spec: str) -> None:
+    payload = build_codec(spec).encode(patterned_vector(SIZE), seed=SEED)
+    assert payload.hex() == GOLDEN[spec]
+
+
+@pytest.mark.parametrize("spec", GOLDEN)
+def test_golden_payload_decodes_close_to_the_vector(spec: str) -> None:
+    vector = patterned_vector(SIZE)
+    decoded = decode(bytes.fromhex(GOLDEN[spec]), size=SIZE).to_dense()
+    sent = decoded != 0
+    tolerance = {"fp32": 0.0, "fp16": 2e-3, "bf16": 2e-2}.get(spec.split(" | ")[1])
+    if tolerance is not None:
+        np.testing.assert_allclose(decoded[sent], vector[sent], atol=tolerance)
+    assert (np.sign(decoded[sent]) == np.sign(vector[sent])).all()
