@@ -1,0 +1,158 @@
+"""Keeps the record of the round that is under way and tells the observers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fl_opt.exchange import records
+from fl_opt.exchange.traffic import message_bytes, payload_bytes
+from fl_opt.profiling.memory import peak_memory_bytes
+from fl_opt.profiling.rounds import ClientRecord, RoundObserver, RoundRecord
+
+
+class RoundLog:
+    """Counts bytes, clocks parts and closes a record at the end of each round.
+
+    Parameters
+    ----------
+    observers : sequence of RoundObserver
+        Told in this order.
+    """
+
+    def __init__(self, observers: Sequence[RoundObserver]) -> None:
+        self._observers = observers
+        self._record = RoundRecord(0)
+        self._clients: dict[int, ClientRecord] = {}
+        self._clock: Any = None
+        self._timing_of: Any = None
+        self._dense_bytes = 0
+        self._expected = 0
+        self._wall = time.perf_counter()
+        self._virtual = 0.0
+
+    @contextmanager
+    def run(self, grid: Grid, num_rounds: int) -> Iterator[None]:
+        """Tell the observers of start and end; take the virtual clock from the grid, if any."""
+        self._clock = getattr(grid, "clock", None)
+        self._timing_of = getattr(grid, "timing_of", None)
+        for observer in self._observers:
+            observer.on_start(num_rounds)
+        self._begin(0)
+        try:
+            yield
+        finally:
+            for observer in self._observers:
+                observer.on_end()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a part of the round."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            parts = self._record.parts
+            parts[name] = parts.get(name, 0.0) + time.perf_counter() - begin
+
+    def sent(self, messages: Sequence[Message], dense_bytes: int) -> None:
+        """Count messages that carry a model of ``dense_bytes`` bytes as float32."""
+        self._expected = len(messages)
+        self._dense_bytes = dense_bytes
+        for message in messages:
+            client = self._client(message.metadata.dst_node_id)
+            client.bytes_down += payload_bytes(message)
+            self._record.message_bytes_down += message_bytes(message)
+            self._record.dense_bytes_down += dense_bytes
+
+    def received(self, reply: Message, *, training: bool, received: int) -> None:
+        """Count a reply, whatever it is worth."""
+        record = self._record
+        record.message_bytes_up += message_bytes(reply)
+        if reply.has_content():
+            client = self._client(reply.metadata.src_node_id)
+            client.bytes_up += payload_bytes(reply)
+            self._note_costs(client, reply)
+        if not training:
+            return
+        record.dense_bytes_up += self._dense_bytes
+        if self._timing_of is not None:
+            timing = self._timing_of(reply)
+            record.parts["download"] = timing.download
+            record.parts["compute"] = timing.compute
+            record.parts["upload"] = timing.upload
+        for observer in self._observers:
+            observer.on_reply(record.server_round, received, self._expected)
+
+    def accepted(self, reply: Message, num_examples: int) -> None:
+        """Note a training reply that was used."""
+        self._record.participants += 1
+        self._client(reply.metadata.src_node_id).num_examples = num_examples
+
+    def refused(self, node_id: int, reason: str) -> None:
+        """Note a reply that could not be used."""
+        self._record.failures += 1
+        self._client(node_id).error = reason
+
+    def missing(self, count: int) -> None:
+        """Note training replies that never came."""
+        self._record.failures += count
+
+    def trained(self, metrics: Mapping[str, Any]) -> None:
+        """Note the aggregated metrics of training."""
+        self._record.train_loss = _number(metrics, "train-loss")
+
+    def evaluated(self, metrics: Mapping[str, Any]) -> None:
+        """Note the aggregated metrics of evaluation by clients."""
+        self._record.federated_loss = _number(metrics, "loss")
+        self._record.federated_accuracy = _number(metrics, "accuracy")
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Close the round with the metrics of central evaluation (empty if there was none)."""
+        record = self._record
+        record.loss = _number(metrics, "loss")
+        record.accuracy = _number(metrics, "accuracy")
+        record.wall_seconds = time.perf_counter() - self._wall
+        if self._clock is not None:
+            record.virtual_seconds = self._clock.time() - self._virtual
+        record.clients = [self._clients[node_id] for node_id in sorted(self._clients)]
+        record.bytes_down = sum(client.bytes_down for client in record.clients)
+        record.bytes_up = sum(client.bytes_up for client in record.clients)
+        trained = [client for client in record.clients if client.num_examples]
+        if trained:
+            record.parts["train"] = sum(c.train_seconds for c in trained) / len(trained)
+            record.parts["encode"] = sum(c.encode_seconds for c in trained) / len(trained)
+        record.server_peak_memory_bytes = peak_memory_bytes()
+        peaks = [client.peak_memory_bytes for client in record.clients]
+        record.client_peak_memory_bytes = max(peaks, default=0)
+        for observer in self._observers:
+            observer.on_round(record)
+        self._begin(record.server_round + 1)
+
+    def _begin(self, server_round: int) -> None:
+        self._record = RoundRecord(server_round)
+        self._clients = {}
+        self._wall = time.perf_counter()
+        self._virtual = self._clock.time() if self._clock is not None else 0.0
+
+    def _client(self, node_id: int) -> ClientRecord:
+        return self._clients.setdefault(node_id, ClientRecord(node_id))
+
+    @staticmethod
+    def _note_costs(client: ClientRecord, reply: Message) -> None:
+        meta: Mapping[str, Any] = reply.content.config_records.get(records.META, {})
+        client.train_seconds = _number(meta, "train-seconds") or client.train_seconds
+        client.encode_seconds = _number(meta, "encode-seconds") or client.encode_seconds
+        peak = int(_number(meta, "peak-memory-bytes") or 0)
+        client.peak_memory_bytes = max(client.peak_memory_bytes, peak)
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    """Return a finite number that the other end reported, or None."""
+    value = values.get(key)
+    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e300 else None
