@@ -64,7 +64,8 @@ class ParamSpec:
         Parameters
         ----------
         named : mapping of str to ndarray
-            Floating-point, integer or bool arrays of any shape, scalars and empty ones included.
+            Floating-point, integer or bool arrays of any shape, scalars and empty ones
+            included.
         exact : sequence of str
             Patterns (as for file names, case-sensitive) of arrays that travel exactly. Arrays
             that are not floating-point always do.

@@ -11,7 +11,8 @@ A frame is a header of at least ten bytes and a body::
     ...           the body
 
 A blob is one frame or several one after the other. Integers are little-endian; a *varint*
-is the unsigned LEB128 of protobuf, in its shortest form. ``docs/wire-format.md`` describes the bodies.
+is the unsigned LEB128 of protobuf, in its shortest form. ``docs/wire-format.md`` describes the
+bodies.
 
 Nothing in a frame is believed before it is checked: :class:`Reader` compares every length
 with the bytes that are left, so that a short payload cannot ask for much memory.
@@ -79,7 +80,7 @@ class Writer:
         self._parts.append(data)
 
     def array(self, values: NDArray[np.generic]) -> None:
-        """Append the entries of an array, little-endian; the reader knows how many there are."""
+        """Append the entries of an array, little-endian; the reader knows their number."""
         little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
         self._parts.append(little.reshape(-1).view(np.uint8).data)
 
@@ -132,9 +133,13 @@ class Reader:
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
                 if index and byte == 0:
-                    raise PayloadError("malformed payload: a number is not in its shortest form")
+                    raise PayloadError(
+                        "malformed payload: a number is not in its shortest form"
+                    )
                 if value > limit:
-                    raise PayloadError(f"malformed payload: {value} where at most {limit} is allowed")
+                    raise PayloadError(
+                        f"malformed payload: {value} where at most {limit} is allowed"
+                    )
                 return value
         raise PayloadError("malformed payload: a number is too long")
 

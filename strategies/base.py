@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
@@ -23,6 +30,7 @@ from fl_opt.exchange.uplink import decode_reply
 from fl_opt.params import ParamSpec
 from fl_opt.profiling.rounds import RoundObserver
 from strategies.nodes import wait_for_nodes
+from strategies.replies import open_reply
 from strategies.round_log import RoundLog
 from strategies.selection import Selection, UniformSelection
 from strategies.streaming import StreamingGrid
@@ -31,8 +39,7 @@ Vector = NDArray[np.float32]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 DEFAULT_EXACT: Final = ("*running_mean", "*running_var", "*num_batches_tracked")
-MAX_WEIGHT: Final = 10**9
-"""Largest number of examples that one client may claim."""
+"""Arrays of batch normalisation that are not trained, by PyTorch's names."""
 
 _logger = logging.getLogger(__name__)
 
@@ -130,7 +137,7 @@ class CompressedStrategy(FedAvg):
             The weighted mean of their updates; it may be overwritten.
         """
 
-    def start(  # noqa: PLR0913
+    def start(  # noqa: PLR0917
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,
@@ -149,7 +156,7 @@ class CompressedStrategy(FedAvg):
             return metrics
 
         with self._log.run(grid, num_rounds):
-            return super().start(
+            result = super().start(
                 StreamingGrid(grid),
                 initial_arrays,
                 num_rounds,
@@ -158,6 +165,9 @@ class CompressedStrategy(FedAvg):
                 evaluate_config,
                 evaluate_and_record,
             )
+        if not result.arrays:  # every round was refused
+            result.arrays = initial_arrays
+        return result
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -209,13 +219,8 @@ class CompressedStrategy(FedAvg):
                     if node_id in seen:
                         raise ExchangeError("the node has answered already in this round")
                     seen.add(node_id)
-                    record, weight = self._open(reply)
-                    received = decode_reply(
-                        records.find_payload(reply.content),
-                        records.find_meta(reply.content),
-                        self._spec,
-                        version=self._version,
-                    )
+                    record, weight = open_reply(reply, self.weighted_by_key)
+                    received = decode_reply(reply.content, self._spec, version=self._version)
                 except FlOptError as error:
                     self._refuse(server_round, node_id, error)
                     continue
@@ -266,11 +271,11 @@ class CompressedStrategy(FedAvg):
             for reply in replies:
                 self._log.received(reply, training=False, received=0)
                 try:
-                    record, _ = self._open(reply, least=0)
+                    record, weight = open_reply(reply, self.weighted_by_key, least=0)
                 except FlOptError as error:
                     self._refuse(server_round, reply.metadata.src_node_id, error)
                     continue
-                if record[self.weighted_by_key]:
+                if weight:
                     metrics.append(RecordDict({records.METRICS: record}))
         if not metrics:
             return None
@@ -296,7 +301,7 @@ class CompressedStrategy(FedAvg):
         named = self._spec.unflatten(self._vector, self._exact)
         return ArrayRecord({name: Array(array) for name, array in named.items()})
 
-    def _choose(  # noqa: PLR0913
+    def _choose(
         self, grid: Grid, server_round: int, count: int | None, fraction: float, least: int
     ) -> list[int]:
         node_ids = wait_for_nodes(
@@ -323,25 +328,6 @@ class CompressedStrategy(FedAvg):
         messages = list(self._construct_messages(content, nodes, message_type))
         self._log.sent(messages, dense_bytes=4 * self._spec.size)
         return messages
-
-    def _open(self, reply: Message, least: int = 1) -> tuple[MetricRecord, int]:
-        """Return metrics and weight of a reply, checked."""
-        if reply.has_error():
-            raise ExchangeError(f"client failed: {reply.error.reason}")
-        found = list(reply.content.metric_records.values())
-        if len(found) != 1:
-            raise ExchangeError(f"reply has {len(found)} MetricRecords, exactly one is needed")
-        metrics = found[0]
-        weight = metrics.get(self.weighted_by_key)
-        if not isinstance(weight, int) or not least <= weight <= MAX_WEIGHT:
-            raise ExchangeError(
-                f"{self.weighted_by_key} = {weight!r:.80} is not a whole number "
-                f"from {least} to {MAX_WEIGHT}"
-            )
-        for key, value in metrics.items():
-            if not all(math.isfinite(v) for v in (value if isinstance(value, list) else [value])):
-                raise ExchangeError(f"metric {key!r} = {value!r:.80} is not finite")
-        return metrics, weight
 
     def _complete(self, server_round: int, count: int, accumulator: Vector) -> bool:
         """Say whether the round may change the model."""

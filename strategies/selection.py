@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from fl_opt.seeds import derive_seed
+
 
 class Selection(Protocol):
     """Chooses the clients of a round."""
@@ -31,5 +33,5 @@ class UniformSelection:
 
     def select(self, node_ids: Sequence[int], count: int, server_round: int) -> list[int]:
         """Return ``count`` of the connected nodes, in ascending order."""
-        generator = random.Random(f"{self._seed}/{server_round}")  # noqa: S311
+        generator = random.Random(derive_seed(self._seed, "selection", server_round))  # noqa: S311
         return sorted(generator.sample(sorted(node_ids), count))

@@ -61,7 +61,11 @@ def _train(message: Message, context: Context, call_next: ClientAppCallable) -> 
     except _AppReportedError as error:
         return error.reply
     reply = replies[0]
-    kept = {key: record for key, record in reply.content.items() if not isinstance(record, ArrayRecord)}
+    kept = {
+        key: record
+        for key, record in reply.content.items()
+        if not isinstance(record, ArrayRecord)
+    }
     reply.content = RecordDict(
         {
             **kept,
@@ -81,7 +85,7 @@ class _AppReportedError(Exception):
 
 
 def _with_arrays(content: RecordDict, arrays: NamedArrays) -> RecordDict:
-    """Return the content with plain arrays in place of the payload; the original is left alone."""
+    """Return a copy of the content with plain arrays in place of the payload."""
     plain = {key: record for key, record in content.items() if key != records.META}
     plain[records.ARRAYS] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     return RecordDict(plain)

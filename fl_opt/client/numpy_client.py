@@ -41,9 +41,10 @@ class CompressedNumPyClient(NumPyClient):
     """
 
     def __init__(self, client: NumPyClient | Client, context: Context) -> None:
-        self._client: NumPyClient = getattr(client, "numpy_client", client)
-        if not isinstance(self._client, NumPyClient):
+        inner = getattr(client, "numpy_client", client)
+        if not isinstance(inner, NumPyClient):
             raise TypeError(f"{type(client).__name__} is not a flwr.client.NumPyClient")
+        self._client = inner
         self._context = context
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -141,7 +142,7 @@ def _instructions(message: Message) -> tuple[list[NDArray[Any]], dict[str, Scala
 def _payload(parameters: list[NDArray[Any]]) -> bytes:
     if len(parameters) != 1 or parameters[0].dtype != np.uint8:
         raise ExchangeError(
-            "the server sent plain parameters; use a compressed strategy such as CompressedFedAvg"
+            "the server sent plain parameters; use a strategy such as CompressedFedAvg"
         )
     return parameters[0].tobytes()
 
@@ -156,10 +157,11 @@ def _split(mixed: dict[str, Scalar]) -> tuple[dict[str, Scalar], ConfigRecord]:
 def _metric_record(metrics: dict[str, Scalar]) -> MetricRecord:
     record = MetricRecord()
     for key, value in metrics.items():
-        if isinstance(value, (bool, np.bool_)):
-            record[key] = int(value)
-        elif isinstance(value, (int, float, np.integer, np.floating)):
-            record[key] = value if type(value) in (int, float) else value.item()
+        number: object = value.item() if isinstance(value, np.generic) else value
+        if isinstance(number, (bool, int)):
+            record[key] = int(number)
+        elif isinstance(number, float):
+            record[key] = number
         else:
             _logger.warning("metric %r is not a number and is not sent: %.80r", key, value)
     return record

@@ -1,7 +1,7 @@
 """One round on a client: decode the model, let the app train it, encode what it learned.
 
-:class:`~fl_opt.client.CompressedNumPyClient` and :func:`~fl_opt.client.compression_mod` are skins over
-this, for the two ways in which Flower apps are written.
+:class:`~fl_opt.client.CompressedNumPyClient` and :func:`~fl_opt.client.compression_mod` are
+skins over this, for the two ways in which Flower apps are written.
 """
 
 from __future__ import annotations

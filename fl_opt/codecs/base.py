@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fl_opt.codecs import code
-from fl_opt.codecs.code import CodeMethod, Coder, PositionMethod
+from fl_opt.codecs.code import Coder, PositionMethod
 from fl_opt.codecs.levels import LEVELS
 from fl_opt.codecs.quantize import Quantizer
 from fl_opt.codecs.select import Selection
@@ -39,9 +39,7 @@ class Codec:
                 f"{self.quantizer.name!r} needs a selection before it, such as 'topk(0.01)'"
             )
         if not self.selection.sparse and self.coder.name == "rice":
-            raise ConfigError(
-                f"'rice' codes positions, and {self.selection.name!r} has none; use 'pack' or 'raw'"
-            )
+            raise ConfigError(f"'rice' codes positions, and {self.selection.name!r} has none")
 
     def encode(self, vector: Vector, *, seed: int = 0) -> bytes:
         """Encode an update.

@@ -21,7 +21,7 @@ MAX_WIDTH = 64
 
 
 def packed_size(count: int, width: int) -> int:
-    """Number of bytes that :func:`pack` makes of ``count`` integers of ``width`` bits."""
+    """Return the number of bytes that :func:`pack` makes of ``count`` integers of ``width`` bits."""
     whole, rest = divmod(width, _BYTE)
     return count * whole + (count * rest + 7) // 8
 
@@ -39,7 +39,8 @@ def pack(codes: Unsigned, width: int) -> bytes:
     if width == 0:
         return b""
     if width >= _BYTE:
-        return codes.astype(np.uint8).tobytes() + pack(codes >> _BYTE, width - _BYTE)
+        rest: Unsigned = codes >> _BYTE  # type: ignore[assignment]
+        return codes.astype(np.uint8).tobytes() + pack(rest, width - _BYTE)
     small = codes.astype(np.uint8, copy=False)
     if width == 1:
         return np.packbits(small, bitorder="little").tobytes()
@@ -67,7 +68,7 @@ def unpack(reader: Reader, count: int, width: int) -> Unsigned:
     """
     if width <= _BYTE:
         return _unpack_byte(reader, count, width)
-    dtype = np.uint16 if width <= 2 * _BYTE else np.uint64
+    dtype: type[Any] = np.uint16 if width <= 2 * _BYTE else np.uint64
     codes = _unpack_byte(reader, count, _BYTE).astype(dtype)
     codes |= unpack(reader, count, width - _BYTE).astype(dtype) << dtype(_BYTE)
     return codes

@@ -77,7 +77,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Rice:
-    """Gaps between positions in a Golomb-Rice code, within 1% of the entropy; codes bit-packed."""
+    """Gaps between positions in a Golomb-Rice code, near their entropy; codes bit-packed."""
 
     name: ClassVar[str] = "rice"
     position_methods: ClassVar[tuple[PositionMethod, ...]] = (PositionMethod.RICE,)
@@ -137,7 +137,9 @@ def read_positions(reader: Reader, method: int, size: int) -> Positions:
         raise PayloadError(f"malformed payload: unknown method {method} for positions")
     # A sum of gaps that left the range of int64 shows as a step down.
     if positions[0] < 0 or positions[-1] >= size or (np.diff(positions) <= 0).any():
-        raise PayloadError(f"malformed payload: positions do not increase within {size} entries")
+        raise PayloadError(
+            f"malformed payload: positions do not increase within {size} entries"
+        )
     return positions
 
 

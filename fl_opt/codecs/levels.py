@@ -40,7 +40,7 @@ class Levels(Protocol):
 
     @classmethod
     def read(cls, reader: Reader, count: int) -> Self:
-        """Read the description of the levels of ``count`` values; PayloadError if it is wrong."""
+        """Read the levels of ``count`` values; PayloadError if they are wrong."""
 
     def restore(self, codes: Unsigned) -> Vector:
         """Return the float32 values; PayloadError if a code has no meaning."""
@@ -235,7 +235,8 @@ def chunks_of(size: int, block: int) -> list[slice]:
 
 
 def scale_exponent(values: Vector, exponent: int, out: Vector) -> None:
-    """Write ``values * 2**exponent`` to ``out``: exact, as long as the result is a normal number.
+    """Write ``values * 2**exponent`` to ``out``: exact, as long as the result is a normal
+    number.
 
     In two steps, since the factor itself may lie beyond single precision.
     """

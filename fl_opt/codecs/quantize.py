@@ -16,7 +16,6 @@ from fl_opt.codecs.bits import Unsigned
 from fl_opt.codecs.update import Vector
 from fl_opt.errors import ConfigError
 
-
 _HALF_TOP: Final = 32752.0
 """Largest half-precision number below 2**15."""
 
@@ -117,14 +116,16 @@ class Uniform:
         # Rounded up, a step of the largest numbers would put the top level beyond infinity.
         largest_step = np.nextafter(np.finfo(np.float32).max / np.float32(top), np.float32(0))
         steps = np.empty(-(-values.size // self.block), np.float32)
-        codes = np.empty(values.size, np.uint8 if self.bits <= 8 else np.uint16)
+        codes: Unsigned = np.empty(values.size, np.uint8 if self.bits <= 8 else np.uint16)
         noise = np.random.Generator(np.random.Philox(seed)) if self._stochastic else None
         for index in levels.chunks_of(values.size, self.block):
             scaled = np.abs(values[index])
             first = index.start // self.block
             step = steps[first : first + -(-scaled.size // self.block)]
             np.divide(
-                np.maximum.reduceat(scaled, np.arange(0, scaled.size, self.block)), top, out=step
+                np.maximum.reduceat(scaled, np.arange(0, scaled.size, self.block)),
+                top,
+                out=step,
             )
             np.minimum(step, largest_step, out=step)
             # A step that is subnormal has no usable inverse: such a block becomes zero.

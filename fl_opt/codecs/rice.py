@@ -3,8 +3,8 @@
 A gap ``g`` is split at a parameter ``b``: the quotient ``g >> b`` in unary, the remainder in
 ``b`` plain bits (Golomb 1966, Rice 1979). Quotients and remainders are kept in two separate
 streams, so that each is written and read by whole-array operations: the unary stream is a
-row of zeros with a one at the end of each quotient. For the geometric gaps of random positions the cost is
-within 1% of the entropy.
+row of zeros with a one at the end of each quotient. For the geometric gaps of random positions
+the cost is within 1% of the entropy.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read(reader: Reader, count: int, size: int) -> Positions:
 
 
 def cost(gaps: Positions) -> int:
-    """Number of bytes that :func:`write` appends."""
+    """Return the number of bytes that :func:`write` appends."""
     parameter, unary_bits = _best(gaps)
     return (
         1

@@ -54,7 +54,8 @@ class All:
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``k = max(1, round(density * size))`` entries of largest magnitude, over the whole model.
+    """The ``k = max(1, round(density * size))`` entries of largest magnitude, over the whole
+    model.
 
     Exactly ``k`` entries are kept (fewer only where fewer are not zero); of equal magnitudes
     those at lower positions win, so that the choice is the same on every machine. The
@@ -91,7 +92,8 @@ class TopK:
         keep = magnitudes > cut
         ties = np.flatnonzero(magnitudes == cut)
         keep[ties[: count - np.count_nonzero(keep)]] = True
-        return candidates[keep]
+        kept: Positions = candidates[keep]
+        return kept
 
 
 def _sampled_cut(vector: Vector, count: int) -> float:
@@ -126,6 +128,6 @@ def _at_least(vector: Vector, cut: float) -> Positions:
 def _not_finite(vector: Vector, start: int) -> CodecError:
     position = start + int(np.argmin(np.isfinite(vector[start : start + _CHUNK])))
     return CodecError(
-        f"entry {position} of the update is {vector[position]}; only finite numbers can be sent",
+        f"entry {position} of the update is {vector[position]}; it must be finite",
         position=position,
     )

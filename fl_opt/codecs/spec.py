@@ -72,7 +72,7 @@ def build_codec(spec: str) -> Codec:
         rank = _rank(cursor, start, name)
         if rank <= last:
             raise cursor.error(
-                f"{name!r} cannot come here: stages go select, quantize, code, each at most once",
+                f"{name!r} cannot come here: the order is select, quantize, code, each once",
                 start,
             )
         chosen[rank] = _construct(cursor, start, _STAGES[rank][1][name], arguments)
@@ -171,7 +171,9 @@ def _construct(
         try:
             values[name] = _convert(text, fields[name])
         except ValueError:
-            raise cursor.error(f"{name} = {text} is not valid; {_signature(kind)}", at) from None
+            raise cursor.error(
+                f"{name} = {text} is not valid; {_signature(kind)}", at
+            ) from None
     try:
         return kind(**values)
     except ConfigError as error:

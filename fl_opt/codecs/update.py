@@ -96,5 +96,5 @@ class SparseUpdate:
         return dense
 
     def add_to(self, accumulator: Accumulator, weight: float = 1.0) -> None:
-        """Add ``weight`` times the update to a float32 or float64 vector, in place: O(count)."""
+        """Add ``weight`` times the update to a float vector, in place: O(count)."""
         accumulator[self.positions] += self.values * accumulator.dtype.type(weight)

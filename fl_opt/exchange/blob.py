@@ -1,4 +1,4 @@
-"""A whole model or update as one blob: the vector's frame and, if need be, the exact arrays'."""
+"""A model or update as one blob: a frame for the vector, one for the exact arrays if any."""
 
 from __future__ import annotations
 

@@ -6,11 +6,12 @@ to answer. The same record goes to all clients of a round and is encoded once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fl_opt.codecs import Codec, build_codec
@@ -73,7 +74,7 @@ def pack_broadcast(
 ) -> RecordDict:
     """Encode a model for the clients of a round."""
     blob = encode_blob(spec, codec, vector, exact, seed=version)
-    meta = {
+    meta: dict[str, records.MetaValue] = {
         "version": version,
         "spec": spec.to_bytes(),
         "codec": rules.codec,
@@ -85,7 +86,7 @@ def pack_broadcast(
     )
 
 
-def unpack_broadcast(payload: bytes, meta: ConfigRecord) -> Received:
+def unpack_broadcast(payload: bytes, meta: Mapping[str, object]) -> Received:
     """Decode a broadcast on a client.
 
     Raises

@@ -44,7 +44,8 @@ def encode_exact(spec: ParamSpec, named: NamedArrays) -> bytes:
 
 
 def read_exact(reader: Reader, spec: ParamSpec) -> dict[str, NDArray[Any]]:
-    """Read the body of an exact frame: one array, possibly read-only, for each exact one of the spec.
+    """Read the body of an exact frame: one array, possibly read-only, for each exact one of the
+    spec.
 
     Raises
     ------
@@ -98,14 +99,13 @@ class ExactMean:
 
     def result(self) -> dict[str, NDArray[Any]]:
         """Return the combined arrays, with the dtypes of the spec."""
-        return {
-            array.name: (
-                (self._combined[array.name] / self._weight).astype(array.dtype)
-                if array.dtype.startswith("float")
-                else self._combined[array.name].astype(array.dtype)
-            )
-            for array in self._spec.exact_arrays
-        }
+        named = {}
+        for array in self._spec.exact_arrays:
+            combined = self._combined[array.name]
+            if array.dtype.startswith("float"):
+                combined = combined / self._weight
+            named[array.name] = np.asarray(combined, array.dtype)
+        return named
 
 
 def _decompress(data: bytes, expected: int) -> bytes:
@@ -125,7 +125,9 @@ def _check_finite(
     array: ArraySpec, values: NDArray[Any], kind: type[CodecError | PayloadError]
 ) -> None:
     if array.dtype.startswith("float") and not np.isfinite(values).all():
-        raise kind(f"array {array.name!r} holds NaN or infinity; only finite numbers can be sent")
+        raise kind(
+            f"array {array.name!r} holds NaN or infinity; only finite numbers can be sent"
+        )
 
 
 def _little(array: ArraySpec) -> np.dtype[Any]:

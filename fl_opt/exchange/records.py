@@ -1,8 +1,8 @@
 """Where things lie in Flower's records.
 
 Both directions carry one ArrayRecord ``arrays`` with the payload as its only entry, and one
-ConfigRecord ``fl-opt`` with what the other end must know to read it. The payload is marked with a
-serialisation type of its own, so that a strategy that knows nothing of codecs refuses it
+ConfigRecord ``fl-opt`` with what the other end must know to read it. The payload is marked with
+a serialisation type of its own, so that a strategy that knows nothing of codecs refuses it
 instead of averaging code bytes.
 """
 
@@ -45,7 +45,9 @@ def find_payload(content: RecordDict) -> bytes:
         raise ExchangeError(f"message has no coded payload under {ARRAYS!r}")
     array = record[PAYLOAD]
     if array.stype != STYPE:
-        raise ExchangeError(f"payload has serialisation type {array.stype!r}, expected {STYPE!r}")
+        raise ExchangeError(
+            f"payload has serialisation type {array.stype!r}, expected {STYPE!r}"
+        )
     return array.data
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fl_opt.codecs import Codec, Update, build_codec
@@ -20,6 +19,7 @@ from fl_opt.exchange import feedback, records
 from fl_opt.exchange.blob import decode_blob, encode_blob
 from fl_opt.exchange.downlink import Received
 from fl_opt.params import NamedArrays, ParamSpec
+from fl_opt.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def encode_reply(
         _codec(rules.codec),
         vector,
         spec.exact_part(trained),
-        seed=reply_seed(rules.seed, client_id, received.version),
+        seed=derive_seed(rules.seed, "uplink", client_id, received.version),
     )
     if rules.error_feedback:
         sent, _ = decode_blob(blob, spec)
@@ -78,10 +78,17 @@ def reply_meta(received: Received) -> dict[str, records.MetaValue]:
     return {"version": received.version, "spec": received.spec.fingerprint}
 
 
-def decode_reply(
-    payload: bytes, meta: ConfigRecord, spec: ParamSpec, *, version: int
-) -> UplinkUpdate:
+def decode_reply(content: RecordDict, spec: ParamSpec, *, version: int) -> UplinkUpdate:
     """Decode a reply on the server.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of the reply.
+    spec : ParamSpec
+        The model's.
+    version : int
+        The version of the model that the reply must be a difference against.
 
     Raises
     ------
@@ -90,19 +97,16 @@ def decode_reply(
     PayloadError
         If the payload is not exactly right.
     """
+    meta = records.find_meta(content)
     fingerprint = records.meta_value(meta, "spec", str)
     if fingerprint != spec.fingerprint:
-        raise ExchangeError(f"reply of another model: {fingerprint:.16}, expected {spec.fingerprint}")
+        raise ExchangeError(
+            f"reply of another model: {fingerprint:.16}, expected {spec.fingerprint}"
+        )
     base = records.meta_value(meta, "version", int)
     if base != version:
         raise ExchangeError(f"reply to model version {base}, expected {version}")
-    return UplinkUpdate(*decode_blob(payload, spec))
-
-
-def reply_seed(seed: int, client_id: int, version: int) -> int:
-    """Return a seed of its own for each client and version, from the run's seed."""
-    sequence = np.random.SeedSequence([seed, client_id, version])
-    return int(sequence.generate_state(1, np.uint64)[0])
+    return UplinkUpdate(*decode_blob(records.find_payload(content), spec))
 
 
 @lru_cache(maxsize=64)

@@ -83,7 +83,8 @@ class RoundRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under kebab-case keys, ready for JSON."""
-        return _kebab_keys(asdict(self))
+        row: dict[str, Any] = _kebab_keys(asdict(self))
+        return row
 
 
 class RoundObserver(Protocol):

@@ -31,7 +31,8 @@ def test_read_undoes_write_and_cost_is_exact(gaps: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("density", "overhead"), [(0.1, 1.02), (0.02, 1.01), (0.01, 1.01), (0.0025, 1.01), (0.001, 1.01)]
+    ("density", "overhead"),
+    [(0.1, 1.02), (0.02, 1.01), (0.01, 1.01), (0.0025, 1.01), (0.001, 1.01)],
 )
 def test_random_positions_cost_little_more_than_their_entropy(
     density: float, overhead: float
@@ -45,7 +46,9 @@ def test_random_positions_cost_little_more_than_their_entropy(
 
 
 @pytest.mark.parametrize("method", list(PositionMethod)[1:])
-def test_positions_beyond_2_to_the_24_and_the_last_one_are_exact(method: PositionMethod) -> None:
+def test_positions_beyond_2_to_the_24_and_the_last_one_are_exact(
+    method: PositionMethod,
+) -> None:
     size = (1 << 24) + 5_000_000
     positions = np.array([0, 1, 1 << 24, (1 << 24) + 1, size - 1], np.int64)
     writer = Writer()
@@ -65,7 +68,9 @@ def test_more_than_2_to_the_24_kept_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    "positions", [[3, 3], [5, 2], [0, 100], [-1, 5]], ids=["twice", "falling", "beyond", "negative"]
+    "positions",
+    [[3, 3], [5, 2], [0, 100], [-1, 5]],
+    ids=["twice", "falling", "beyond", "negative"],
 )
 def test_positions_that_do_not_increase_in_range_are_refused(positions: list[int]) -> None:
     writer = Writer()

@@ -118,7 +118,9 @@ def test_nan_and_infinity_are_refused_at_their_position(
     assert caught.value.position == position
 
 
-@pytest.mark.parametrize("vector", [np.zeros((2, 2), np.float32), np.zeros(3), np.zeros(3, int)])
+@pytest.mark.parametrize(
+    "vector", [np.zeros((2, 2), np.float32), np.zeros(3), np.zeros(3, int)]
+)
 def test_only_flat_float32_is_taken(vector: NDArray[np.float32]) -> None:
     with pytest.raises(CodecError, match="1-D float32"):
         build_codec("none").encode(vector)
