@@ -21,7 +21,7 @@ MAX_WIDTH = 64
 
 
 def packed_size(count: int, width: int) -> int:
-    """Return the number of bytes that :func:`pack` makes of ``count`` integers of ``width`` bits."""
+    """Return the number of bytes that ``count`` integers of ``width`` bits are packed into."""
     whole, rest = divmod(width, _BYTE)
     return count * whole + (count * rest + 7) // 8
 

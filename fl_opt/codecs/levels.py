@@ -235,8 +235,7 @@ def chunks_of(size: int, block: int) -> list[slice]:
 
 
 def scale_exponent(values: Vector, exponent: int, out: Vector) -> None:
-    """Write ``values * 2**exponent`` to ``out``: exact, as long as the result is a normal
-    number.
+    """Write ``values * 2**exponent`` to ``out``: exact where the result is a normal number.
 
     In two steps, since the factor itself may lie beyond single precision.
     """

@@ -54,12 +54,11 @@ class All:
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``k = max(1, round(density * size))`` entries of largest magnitude, over the whole
-    model.
+    """The entries of largest magnitude, over the whole model.
 
-    Exactly ``k`` entries are kept (fewer only where fewer are not zero); of equal magnitudes
-    those at lower positions win, so that the choice is the same on every machine. The
-    cut is estimated on a sample; whatever passes it is then ranked exactly.
+    Exactly ``k = max(1, round(density * size))`` entries are kept (fewer only where fewer are
+    not zero); of equal magnitudes those at lower positions win, so that the choice is the same
+    on every machine. The cut is estimated on a sample; what passes it is ranked exactly.
 
     Parameters
     ----------

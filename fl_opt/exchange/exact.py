@@ -44,8 +44,7 @@ def encode_exact(spec: ParamSpec, named: NamedArrays) -> bytes:
 
 
 def read_exact(reader: Reader, spec: ParamSpec) -> dict[str, NDArray[Any]]:
-    """Read the body of an exact frame: one array, possibly read-only, for each exact one of the
-    spec.
+    """Read the body of an exact frame: the spec's exact arrays, possibly read-only.
 
     Raises
     ------

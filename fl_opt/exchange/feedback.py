@@ -1,8 +1,8 @@
 """Error feedback: what a lossy codec left out is added to the next update.
 
 Seide et al. 2014 ("1-bit stochastic gradient descent"), Stich et al. 2018 ("Sparsified SGD
-with memory"): ``v = delta + residual``, send ``C(v)``, keep ``v - C(v)``. The residual is computed from the
-very payload that is sent, so that it holds exactly what the server does not get.
+with memory"): ``v = delta + residual``, send ``C(v)``, keep ``v - C(v)``. The residual is
+computed from the very payload that is sent, so that it holds what the server does not get.
 """
 
 from __future__ import annotations

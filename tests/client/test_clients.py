@@ -136,7 +136,7 @@ def test_a_client_that_returns_too_few_arrays_is_an_error() -> None:
 
 def test_plain_parameters_are_refused_with_a_hint() -> None:
     client = CompressedNumPyClient(PullClient(0), make_context())
-    with pytest.raises(ExchangeError, match="use a compressed strategy"):
+    with pytest.raises(ExchangeError, match="use a strategy such as CompressedFedAvg"):
         client.fit([np.zeros(3, np.float32)], {})
 
 

@@ -1,0 +1,33 @@
+"""Timing on a shared machine: medians of runs that take turns, so that ratios hold."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def side_by_side(
+    functions: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
+    """Time functions in turns: one call of each, again and again.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+    repeats : int
+        Counted rounds, after one that warms up.
+
+    Returns
+    -------
+    dict of str to float
+        The median seconds of each.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if turn:
+                samples[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(times) for name, times in samples.items()}
