@@ -93,6 +93,11 @@ class ParamSpec:
         return sum(array.size for array in self.vector_arrays)
 
     @cached_property
+    def layout(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the arrays that make up the vector."""
+        return tuple(array.shape for array in self.vector_arrays)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that differ when names, shapes, dtypes or order do."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from fl_opt.codecs.code import Coder, PositionMethod
 from fl_opt.codecs.levels import LEVELS
 from fl_opt.codecs.quantize import Quantizer
 from fl_opt.codecs.select import Selection
-from fl_opt.codecs.update import DenseUpdate, SparseUpdate, Update, Vector
+from fl_opt.codecs.update import DenseUpdate, Layout, SparseUpdate, Update, Vector
 from fl_opt.errors import CodecError, ConfigError, PayloadError
 from fl_opt.wire import FrameKind, Reader, Writer, read_frame
 
@@ -41,7 +41,7 @@ class Codec:
         if not self.selection.sparse and self.coder.name == "rice":
             raise ConfigError(f"'rice' codes positions, and {self.selection.name!r} has none")
 
-    def encode(self, vector: Vector, *, seed: int = 0) -> bytes:
+    def encode(self, vector: Vector, *, seed: int = 0, layout: Layout | None = None) -> bytes:
         """Encode an update.
 
         Parameters
@@ -50,6 +50,9 @@ class Codec:
             Finite. It is read only.
         seed : int
             Source of all randomness of this encode.
+        layout : tuple of shapes, optional
+            Shapes of the arrays that make up the vector, for stages that treat arrays apart.
+            Default: one array of shape ``(size,)``.
 
         Returns
         -------
@@ -66,7 +69,7 @@ class Codec:
                 f"an update is a 1-D float32 vector, not {vector.ndim}-D {vector.dtype}"
             )
         vector = np.ascontiguousarray(vector)
-        positions = self.selection.select(vector, seed)
+        positions = self.selection.select(vector, seed, layout or (vector.shape,))
         writer = Writer()
         writer.varint(vector.size)
         if positions is None:

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from fl_opt.codecs.update import Positions, Vector
+from fl_opt.codecs.update import Layout, Positions, Vector
 from fl_opt.errors import CodecError, ConfigError
 
 _CHUNK = 1 << 16
@@ -26,8 +26,10 @@ class Selection(Protocol):
     name: ClassVar[str]
     sparse: ClassVar[bool]
 
-    def select(self, vector: Vector, seed: int) -> Positions | None:
+    def select(self, vector: Vector, seed: int, layout: Layout) -> Positions | None:
         """Return the positions to send, strictly increasing int64; None for all.
+
+        ``layout`` gives the shapes of the arrays that make up the vector.
 
         Raises
         ------
@@ -43,7 +45,7 @@ class All:
     name: ClassVar[str] = "all"
     sparse: ClassVar[bool] = False
 
-    def select(self, vector: Vector, seed: int) -> None:
+    def select(self, vector: Vector, seed: int, layout: Layout) -> None:
         """Check the vector and keep all of it."""
         for start in range(0, vector.size, _CHUNK):
             chunk = vector[start : start + _CHUNK]
@@ -75,7 +77,7 @@ class TopK:
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density = {self.density} is not in (0, 1]")
 
-    def select(self, vector: Vector, seed: int) -> Positions:
+    def select(self, vector: Vector, seed: int, layout: Layout) -> Positions:
         """Return the positions of the largest magnitudes."""
         size = vector.size
         if size == 0:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 Positions = NDArray[np.int64]
+Layout = tuple[tuple[int, ...], ...]
+"""Shapes of the arrays that make up a vector, in order."""
 Accumulator = NDArray[np.floating[Any]]
 
 

@@ -25,7 +25,7 @@ def encode_blob(
         If a value is NaN or infinite; the array is named.
     """
     try:
-        payload = codec.encode(vector, seed=seed)
+        payload = codec.encode(vector, seed=seed, layout=spec.layout)
     except CodecError as error:
         if error.position is None:
             raise

@@ -26,7 +26,7 @@ def reference(vector: np.ndarray, count: int) -> np.ndarray:
 def test_agrees_with_sorting(values: list[int], density: float) -> None:
     vector = np.array(values, np.float32)
     count = max(1, round(density * vector.size))
-    np.testing.assert_array_equal(TopK(density).select(vector, 0), reference(vector, count))
+    np.testing.assert_array_equal(TopK(density).select(vector, 0, (vector.shape,)), reference(vector, count))
 
 
 @pytest.mark.parametrize("density", [1e-7, 1e-4, 0.01, 0.3, 0.99, 1.0])
@@ -44,7 +44,7 @@ def test_agrees_with_sorting_where_the_cut_is_sampled(kind: str, density: float)
     elif kind == "spikes on a stride":
         vector[::3] *= 1000.0
     count = max(1, round(density * size))
-    np.testing.assert_array_equal(TopK(density).select(vector, 0), reference(vector, count))
+    np.testing.assert_array_equal(TopK(density).select(vector, 0, (vector.shape,)), reference(vector, count))
 
 
 @pytest.mark.parametrize("density", [0.0, -0.1, 1.0001, float("nan")])
