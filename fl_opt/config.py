@@ -35,6 +35,7 @@ class _Section(BaseModel):
         populate_by_name=True,
         extra="forbid",
         frozen=True,
+        strict=True,  # "3" is no number, 1 is no boolean; an integer is a valid float
         allow_inf_nan=False,
     )
 
@@ -155,7 +156,7 @@ def load_settings(run_config: Mapping[str, ConfigValue]) -> Settings:
     ConfigError
         For an unknown key (the nearest known one is suggested) or a value out of range.
     """
-    known = set(setting_names())
+    known = list(setting_names())
     nested: dict[str, Any] = {}
     for key, value in run_config.items():
         if key not in known:
@@ -184,11 +185,34 @@ def flat_settings(settings: Settings) -> Iterator[tuple[str, ConfigValue]]:
             yield key, value
 
 
-def _suggest(key: str, known: set[str]) -> str:
-    match = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not match:  # perhaps only the section was forgotten: "codec" for "uplink.codec"
-        match = sorted(name for name in known if name.rpartition(".")[2] == key)[:1]
-    return f"; did you mean {match[0]!r}?" if match else "; see [tool.flwr.app.config]"
+def _suggest(key: str, known: list[str]) -> str:
+    matches = _nearest(key.replace("_", "-"), known)
+    if not matches:
+        return "; see [tool.flwr.app.config] in pyproject.toml for all settings"
+    return f"; did you mean {' or '.join(map(repr, matches))}?"
+
+
+def _nearest(key: str, known: list[str]) -> list[str]:
+    """Return the known names that ``key`` most likely stands for, likeliest slip first."""
+
+    def bare(name: str) -> str:
+        return name.rpartition(".")[2]
+
+    section = key.rpartition(".")[0]
+    if section in known:  # "model.name"
+        return [section]
+    # A section forgotten or wrong: "codec", "train.codec", "uplinks.codec".
+    if same := [name for name in known if bare(name) == bare(key)]:
+        return difflib.get_close_matches(key, same, n=1, cutoff=0.85) or same
+    if inside := [name for name in known if name.startswith(f"{key}.")]:  # "evaluate"
+        return inside
+    words = set(bare(key).split("-"))
+    if longer := [name for name in known if words <= set(bare(name).split("-"))]:  # "rounds"
+        return longer
+    if close := difflib.get_close_matches(key, known, n=1):
+        return close
+    near = difflib.get_close_matches(bare(key), map(bare, known), n=1)
+    return [name for name in known if bare(name) in near]
 
 
 def _explain(error: ValidationError) -> str:
