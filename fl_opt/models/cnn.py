@@ -1,0 +1,41 @@
+"""A small convolutional network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fl_opt.data import TaskInfo
+from fl_opt.errors import ModelError
+from fl_opt.models.fit import require_kind
+
+_CHANNELS = (16, 32)
+_HIDDEN = 128
+
+
+def cnn(info: TaskInfo) -> nn.Module:
+    """Two 5x5 convolutions, each halving the image, and a hidden layer.
+
+    215,370 parameters on grey images of 28x28 pixels and 10 classes.
+
+    Raises
+    ------
+    ModelError
+        If the data is not images, or they are smaller than 4x4.
+    """
+    require_kind("cnn", info, "image")
+    channels, height, width = info.input_shape
+    if min(height, width) < 4:
+        raise ModelError(f"model 'cnn' needs images of at least 4x4, not {height}x{width}")
+    first, second = _CHANNELS
+    return nn.Sequential(
+        nn.Conv2d(channels, first, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * (height // 4) * (width // 4), _HIDDEN),
+        nn.ReLU(),
+        nn.Linear(_HIDDEN, info.num_classes),
+    )
