@@ -13,11 +13,13 @@ _STATUS = Path("/proc/self/status")
 def peak_memory_bytes() -> int:
     """Return this process' high-water mark of resident memory, in bytes.
 
-    It covers everything since the process began, shared libraries included, and never
-    falls. Taken from ``VmHWM`` in ``/proc/self/status`` on Linux: ``getrusage`` there (in
-    KiB) may be that of the process this one was started from, which can be much larger.
-    Where there is no such file, ``getrusage`` (in bytes on macOS, KiB elsewhere) or, on
-    Windows, the peak working set.
+    It covers everything since the process began, shared libraries included, and does not
+    fall when memory is freed.
+
+    On Linux it is ``VmHWM`` of ``/proc/self/status``: ``getrusage`` there (in KiB) may give
+    the peak of the process that this one was started from, which can be much larger. Where
+    there is no such file it is that of ``getrusage`` (in bytes on macOS, in KiB elsewhere)
+    or, on Windows, the peak working set.
     """
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():

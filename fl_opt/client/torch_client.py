@@ -1,0 +1,149 @@
+"""The reference client: plain local training with torch.
+
+It knows nothing of compression, nor of how its arrays travel.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from flwr.client import NumPyClient
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_opt.config import Settings
+from fl_opt.data import ClientData, TaskInfo, load_dataset
+from fl_opt.errors import ModelError
+from fl_opt.models import build_model
+from fl_opt.seeds import derive_seed
+from fl_opt.training import evaluate, find_device, get_arrays, set_arrays, train
+
+Scalar = bool | bytes | float | int | str
+
+
+class TorchClient(NumPyClient):
+    """A client that trains a torch model on its own part of the data.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On the device to train on. Clients that take turns may share one: each call begins
+        by copying the parameters it is given into it.
+    data : ClientData
+    settings : Settings
+        ``seed`` and the section ``train`` are used.
+    partition_id : int
+        Which client this is; its random draws depend on it and on the round.
+    """
+
+    def __init__(
+        self, model: nn.Module, data: ClientData, settings: Settings, partition_id: int
+    ) -> None:
+        self._model = model
+        self._data = data
+        self._settings = settings
+        self._partition_id = partition_id
+
+    def get_parameters(self, config: dict[str, Scalar]) -> list[NDArray[Any]]:  # noqa: ARG002
+        """Return the model's arrays, in the order of its ``state_dict``."""
+        return list(get_arrays(self._model).values())
+
+    def fit(
+        self, parameters: list[NDArray[Any]], config: dict[str, Scalar]
+    ) -> tuple[list[NDArray[Any]], int, dict[str, Scalar]]:
+        """Train on the client's examples.
+
+        Parameters
+        ----------
+        parameters : list of ndarray
+            The global model, in the order of :meth:`get_parameters`.
+        config : dict
+            ``server-round``: the round, from 1.
+
+        Returns
+        -------
+        list of ndarray
+            The trained model.
+        int
+            Number of examples trained on.
+        dict
+            ``num-samples`` (examples processed, each as often as it was used) and
+            ``train-loss``.
+
+        Raises
+        ------
+        ModelError
+            If the parameters are not those of the model.
+        """
+        self._load(parameters)
+        server_round = int(config["server-round"])
+        seed = derive_seed(self._settings.seed, "train", self._partition_id, server_round)
+        result = train(self._model, self._data.train, self._settings.train, seed=seed)
+        metrics: dict[str, Scalar] = {
+            "num-samples": float(result.num_samples),
+            "train-loss": result.loss,
+        }
+        return self.get_parameters(config), result.num_examples, metrics
+
+    def evaluate(
+        self,
+        parameters: list[NDArray[Any]],
+        config: dict[str, Scalar],  # noqa: ARG002
+    ) -> tuple[float, int, dict[str, Scalar]]:
+        """Evaluate on the client's validation examples.
+
+        Returns
+        -------
+        float
+            Loss; 0 where the client has no validation examples.
+        int
+            Number of validation examples.
+        dict
+            ``accuracy``.
+
+        Raises
+        ------
+        ModelError
+            If the parameters are not those of the model.
+        """
+        self._load(parameters)
+        result = evaluate(self._model, self._data.validation)
+        return result.loss, result.num_examples, {"accuracy": result.accuracy}
+
+    def _load(self, parameters: list[NDArray[Any]]) -> None:
+        names = list(self._model.state_dict())
+        if len(parameters) != len(names):
+            raise ModelError(f"received {len(parameters)} arrays, the model has {len(names)}")
+        set_arrays(self._model, dict(zip(names, parameters, strict=True)))
+
+
+def build_torch_client(
+    settings: Settings, partition_id: int, num_partitions: int
+) -> TorchClient:
+    """Build the client of one partition.
+
+    Clients built in one process share the dataset and one model, so they must not train at
+    the same time: run them one after another, or in processes of their own.
+
+    Parameters
+    ----------
+    settings : Settings
+    partition_id : int
+        In [0, num_partitions).
+    num_partitions : int
+        Into how many parts the dataset is divided.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        If the dataset, the model or the device is not known or unusable as asked.
+    """
+    dataset = load_dataset(settings, num_partitions)
+    model = _shared_model(settings.model, dataset.info, settings.train.device, settings.seed)
+    return TorchClient(model, dataset.client(partition_id), settings, partition_id)
+
+
+@lru_cache(maxsize=1)
+def _shared_model(name: str, info: TaskInfo, device: str, seed: int) -> nn.Module:
+    return build_model(name, info, seed).to(find_device(device))
