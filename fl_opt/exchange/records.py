@@ -9,11 +9,13 @@ instead of averaging code bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from fl_opt.errors import ExchangeError
+from fl_opt.params import NamedArrays
 
 ARRAYS: Final = "arrays"
 PAYLOAD: Final = "payload"
@@ -30,6 +32,16 @@ T = TypeVar("T", int, float, str, bytes, bool)
 def pack_payload(payload: bytes) -> ArrayRecord:
     """Return the ArrayRecord that carries a payload."""
     return ArrayRecord({PAYLOAD: Array("uint8", (len(payload),), STYPE, payload)})
+
+
+def pack_arrays(named: NamedArrays) -> ArrayRecord:
+    """Return plain arrays as Flower has them."""
+    return ArrayRecord({name: Array(array) for name, array in named.items()})
+
+
+def unpack_arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return the plain arrays of a record."""
+    return {name: array.numpy() for name, array in record.items()}
 
 
 def find_payload(content: RecordDict) -> bytes:

@@ -1,0 +1,206 @@
+"""Replies are handed on as they arrive, from any Grid, under a clock that nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_opt.simulation.clock import VirtualClock
+from fl_opt.simulation.identity import act_as_server
+from strategies.streaming import LONGEST_WAIT, SHORTEST_WAIT, StreamingGrid
+
+
+class SteppingClock:
+    """Time that moves by exactly what is slept, and remembers the sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert len(self.sleeps) < 10_000, "waits for ever"
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+class ScriptedGrid(Grid):
+    """Answers a message to node n at ``arrivals[n]``; a node without arrival is silent."""
+
+    def __init__(self, arrivals: dict[int, float], refused: Iterable[int] = ()) -> None:
+        act_as_server()
+        self.clock = SteppingClock()
+        self.arrivals = arrivals
+        self.refused = set(refused)
+        self.pulls = 0
+        self.asked: dict[str, Message] = {}
+        self.extra = "something only this grid has"
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        assert isinstance(messages, list), "Flower's HttpGrid goes through messages twice"
+        keys: list[str] = []
+        for message in messages:
+            node_id = message.metadata.dst_node_id
+            if node_id in self.refused:
+                keys.append(None)  # type: ignore[arg-type]
+                continue
+            key = f"message-{node_id}"
+            message.metadata.__dict__["_message_id"] = key
+            self.asked[key] = message
+            keys.append(key)
+        return keys
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.pulls += 1
+        due = [
+            message
+            for key in message_ids
+            if (message := self.asked.get(key)) is not None
+            and self.arrivals.get(message.metadata.dst_node_id, 1e9) <= self.clock.now
+        ]
+        due.sort(key=lambda message: self.arrivals[message.metadata.dst_node_id])
+        for message in due:
+            del self.asked[message.metadata.message_id]
+        return [Message(RecordDict(), reply_to=message) for message in due]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        raise AssertionError("the wrapper polls by itself")
+
+    def get_node_ids(self) -> list[int]:
+        return sorted(self.arrivals)
+
+    def set_run(self, run: Run) -> None:
+        self.the_run = run
+
+    @property
+    def run(self) -> Run:
+        return self.the_run
+
+    def create_message(  # type: ignore[override]
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str
+    ) -> Message:
+        raise NotImplementedError
+
+
+def messages_to(*nodes: int) -> list[Message]:
+    return [Message(RecordDict(), node, "train") for node in nodes]
+
+
+def test_pushes_before_anybody_iterates() -> None:
+    grid = ScriptedGrid({2: 1.0, 3: 0.0})
+    stream = StreamingGrid(grid).send_and_receive(message for message in messages_to(2, 3))
+    assert set(grid.asked) == {"message-2", "message-3"}
+    assert grid.pulls == 0
+    assert (stream.expected, stream.received, stream.missing) == (2, 0, 2)
+
+
+def test_hands_on_each_reply_while_others_are_missing() -> None:
+    grid = ScriptedGrid({2: 3.0, 3: 0.0, 4: 1.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2, 3, 4))
+    seen = [(reply.metadata.src_node_id, stream.received, stream.missing) for reply in stream]
+    assert seen == [(3, 1, 2), (4, 2, 1), (2, 3, 0)]
+    assert grid.clock.now == pytest.approx(3.0, abs=LONGEST_WAIT)
+
+
+def test_stops_without_a_pull_when_nothing_was_sent() -> None:
+    grid = ScriptedGrid({})
+    assert list(StreamingGrid(grid).send_and_receive([], timeout=5.0)) == []
+    assert (grid.pulls, grid.clock.now) == (0, 0.0)
+
+
+def test_ends_at_the_timeout_with_what_has_come() -> None:
+    grid = ScriptedGrid({2: 0.2, 3: 7.0, 4: 8.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2, 3, 4), timeout=2.5)
+    assert [reply.metadata.src_node_id for reply in stream] == [2]
+    assert grid.clock.now == pytest.approx(2.5)
+    assert (stream.expected, stream.received, stream.missing) == (3, 1, 2)
+    assert next(stream, None) is None
+
+
+def test_a_reply_at_the_very_end_still_counts() -> None:
+    grid = ScriptedGrid({2: 2.5})
+    assert len(list(StreamingGrid(grid).send_and_receive(messages_to(2), timeout=2.5))) == 1
+
+
+def test_the_timeout_runs_from_sending_on() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 9.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2, 3), timeout=4.0)
+    next(stream)
+    grid.clock.now = 3.5  # the caller was busy with the first reply
+    assert list(stream) == []
+    assert grid.clock.now == pytest.approx(4.0)
+
+
+def test_polls_fast_at_first_then_slower_and_fast_again_after_a_reply() -> None:
+    grid = ScriptedGrid({2: 10.0, 3: 12.0})
+    list(StreamingGrid(grid).send_and_receive(messages_to(2, 3)))
+    sleeps = grid.clock.sleeps
+    assert sleeps[0] == SHORTEST_WAIT
+    growing = sleeps[: sleeps.index(LONGEST_WAIT)]
+    assert growing == sorted(growing)
+    assert max(sleeps) == LONGEST_WAIT
+    assert sleeps.count(SHORTEST_WAIT) == 2
+    assert grid.pulls < 25
+
+
+def test_refused_messages_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 0.0}, refused=[3])
+    with caplog.at_level(logging.WARNING):
+        stream = StreamingGrid(grid).send_and_receive(messages_to(2, 3))
+    assert len(list(stream)) == stream.expected == 1
+    assert "1 of 2 messages were refused" in caplog.text
+
+
+def test_a_reply_is_handed_on_once() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 1.0})
+    pull = grid.pull_messages
+    grid.pull_messages = lambda message_ids: pull(message_ids) * 2  # type: ignore[method-assign]
+    assert len(list(StreamingGrid(grid).send_and_receive(messages_to(2, 3)))) == 2
+
+
+@given(arrivals=st.dictionaries(st.integers(2, 40), st.floats(0.0, 30.0), max_size=20))
+def test_every_reply_comes_once_and_in_order(arrivals: dict[int, float]) -> None:
+    grid = ScriptedGrid(arrivals)
+    seen = []
+    for reply in StreamingGrid(grid).send_and_receive(messages_to(*arrivals)):
+        node = reply.metadata.src_node_id
+        assert 0.0 <= grid.clock.now - arrivals[node] <= LONGEST_WAIT
+        seen.append(node)
+    assert sorted(seen) == sorted(arrivals)
+    assert [arrivals[node] for node in seen] == sorted(arrivals.values())
+
+
+def test_everything_else_is_the_inner_grids() -> None:
+    inner = ScriptedGrid({2: 0.0})
+    grid = StreamingGrid(inner)
+    run = Run.create_empty(5)
+    grid.set_run(run)
+    assert grid.run is run
+    assert grid.get_node_ids() == [2]
+    assert [info.node_id for info in grid.get_nodes()] == [2]
+    assert grid.extra == "something only this grid has"
+    assert grid.clock is inner.clock
+    with pytest.raises(AttributeError, match="timing_of"):
+        grid.timing_of  # noqa: B018
+    keys = grid.push_messages(messages_to(2))
+    assert len(list(grid.pull_messages(keys))) == 1
+
+
+def test_uses_real_time_where_the_grid_has_no_clock() -> None:
+    grid = ScriptedGrid({2: 0.0})
+    clock, inner = grid.clock, ScriptedGrid.__new__(ScriptedGrid)
+    inner.__dict__ = {**grid.__dict__}
+    del inner.__dict__["clock"]
+    assert StreamingGrid(inner).clock is not clock
+    assert not isinstance(StreamingGrid(inner).clock, VirtualClock)
