@@ -1,0 +1,133 @@
+"""The record of a run on disk: one line a round, and a summary."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TextIO
+
+from fl_opt.config import Settings
+from fl_opt.errors import ConfigError
+from fl_opt.profiling.rounds import RoundRecord
+from fl_opt.reporting.strict_json import to_json, write_json
+from fl_opt.reporting.summary import RunInfo, RunSummary, Status, summarize
+
+ROUNDS_FILE: Final = "rounds.jsonl"
+SUMMARY_FILE: Final = "summary.json"
+
+
+class RunRecorder:
+    """A :class:`~fl_opt.profiling.rounds.RoundObserver` that writes the record of a run.
+
+    ``<output.folder>/<output.name>/`` gets ``rounds.jsonl``, one JSON object a line as soon as
+    a round is complete, and ``summary.json``, which says ``"status": "running"`` until the run
+    has ended. Without a name the folder is called after the time of the start.
+
+    Parameters
+    ----------
+    settings : Settings
+    engine : str
+        Name of the engine that the run uses.
+
+    Attributes
+    ----------
+    folder : Path
+        Of this record; it is made when the run starts.
+    records : list of RoundRecord
+        All rounds so far.
+
+    Raises
+    ------
+    ConfigError
+        If the name is not a plain folder name, or the folder holds a record already.
+    """
+
+    def __init__(self, settings: Settings, *, engine: str) -> None:
+        self.folder = _choose_folder(settings)
+        self.records: list[RoundRecord] = []
+        self._info = RunInfo.collect(settings, engine, self.folder)
+        self._rounds_planned = settings.num_server_rounds
+        self._status: Status = "running"
+        self._error: str | None = None
+        self._file: TextIO | None = None
+
+    def on_start(self, num_rounds: int) -> None:
+        """Make the folder and say that the run is under way."""
+        self._rounds_planned = num_rounds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = (self.folder / ROUNDS_FILE).open("x", encoding="utf-8")
+        except FileExistsError:
+            raise _occupied(self.folder) from None
+        self._write_summary()
+
+    def on_reply(self, server_round: int, received: int, expected: int) -> None:
+        """Do nothing: replies are part of their round's record."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Append the record of a round."""
+        self.records.append(record)
+        if self._file is not None:
+            self._file.write(to_json(record.to_dict()) + "\n")
+            self._file.flush()
+
+    def on_end(self) -> None:
+        """Write the summary; a run that ends before its last round has failed."""
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        done = self.records[-1].server_round if self.records else 0
+        if done >= self._rounds_planned:
+            self._status = "completed"
+        else:
+            self._status, self._error = _reason(sys.exception())
+        self._write_summary()
+
+    def summary(self) -> RunSummary:
+        """Sum up the rounds so far."""
+        return summarize(
+            self._info,
+            self.records,
+            rounds_planned=self._rounds_planned,
+            status=self._status,
+            error=self._error,
+        )
+
+    def _write_summary(self) -> None:
+        write_json(self.folder / SUMMARY_FILE, self.summary().to_dict())
+
+
+def _choose_folder(settings: Settings) -> Path:
+    output = settings.output
+    parent = Path(output.folder).expanduser()
+    if not output.name:
+        # The suffix keeps apart runs that start in the same second.
+        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        return parent / f"{now}-{secrets.token_hex(2)}"
+    if output.name != Path(output.name).name or output.name == "..":
+        raise ConfigError(
+            f"setting 'output.name' = {output.name!r}: should be a plain folder name"
+        )
+    folder = parent / output.name
+    if any((folder / name).exists() for name in (ROUNDS_FILE, SUMMARY_FILE)):
+        raise _occupied(folder)
+    return folder
+
+
+def _occupied(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"setting 'output.name' = {folder.name!r}: {folder} holds a run record already; "
+        "choose another name or remove it"
+    )
+
+
+def _reason(error: BaseException | None) -> tuple[Status, str | None]:
+    """Status and error of a run that ended early, from the exception that is under way."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", None
+    if error is None:
+        return "failed", None
+    return "failed", " ".join(f"{type(error).__name__}: {error}".split())
