@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -238,7 +237,7 @@ class CompressedStrategy(FedAvg):
             self._exact = exact.result()
             self._version += 1
             self._broadcast = None
-            self._arrays = self._to_arrays()
+            self._arrays = records.pack_arrays(self._spec.unflatten(self._vector, self._exact))
         aggregated = self.train_metrics_aggr_fn(metrics, self.weighted_by_key)
         self._log.trained(aggregated)
         return self._arrays, aggregated
@@ -287,7 +286,7 @@ class CompressedStrategy(FedAvg):
         """Take over a model that was set from outside; our own last one is known already."""
         if arrays is self._arrays:
             return
-        named = {name: array.numpy() for name, array in arrays.items()}
+        named = records.unpack_arrays(arrays)
         self._spec = ParamSpec.of(named, self.exact_arrays)
         if not self._spec.size:
             raise ModelError("the model has no floating-point arrays to train")
@@ -296,10 +295,6 @@ class CompressedStrategy(FedAvg):
         self._version += 1
         self._broadcast = None
         self._arrays = arrays
-
-    def _to_arrays(self) -> ArrayRecord:
-        named = self._spec.unflatten(self._vector, self._exact)
-        return ArrayRecord({name: Array(array) for name, array in named.items()})
 
     def _choose(
         self, grid: Grid, server_round: int, count: int | None, fraction: float, least: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from numpy.typing import NDArray
 
@@ -87,7 +87,7 @@ class _AppReportedError(Exception):
 def _with_arrays(content: RecordDict, arrays: NamedArrays) -> RecordDict:
     """Return a copy of the content with plain arrays in place of the payload."""
     plain = {key: record for key, record in content.items() if key != records.META}
-    plain[records.ARRAYS] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    plain[records.ARRAYS] = records.pack_arrays(arrays)
     return RecordDict(plain)
 
 
@@ -95,4 +95,4 @@ def _reply_arrays(content: RecordDict) -> NamedArrays:
     found = list(content.array_records.values())
     if len(found) != 1:
         raise ExchangeError(f"app returned {len(found)} ArrayRecords, exactly one is needed")
-    return {name: array.numpy() for name, array in found[0].items()}
+    return records.unpack_arrays(found[0])
