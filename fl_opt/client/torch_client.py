@@ -17,7 +17,14 @@ from fl_opt.data import ClientData, TaskInfo, load_dataset
 from fl_opt.errors import ModelError
 from fl_opt.models import build_model
 from fl_opt.seeds import derive_seed
-from fl_opt.training import evaluate, find_device, get_arrays, set_arrays, train
+from fl_opt.training import (
+    choose_threads,
+    evaluate,
+    find_device,
+    get_arrays,
+    set_arrays,
+    train,
+)
 
 Scalar = bool | bytes | float | int | str
 
@@ -45,7 +52,7 @@ class TorchClient(NumPyClient):
         self._settings = settings
         self._partition_id = partition_id
 
-    def get_parameters(self, config: dict[str, Scalar]) -> list[NDArray[Any]]:  # noqa: ARG002
+    def get_parameters(self, config: dict[str, Scalar]) -> list[NDArray[Any]]:
         """Return the model's arrays, in the order of its ``state_dict``."""
         return list(get_arrays(self._model).values())
 
@@ -89,7 +96,7 @@ class TorchClient(NumPyClient):
     def evaluate(
         self,
         parameters: list[NDArray[Any]],
-        config: dict[str, Scalar],  # noqa: ARG002
+        config: dict[str, Scalar],
     ) -> tuple[float, int, dict[str, Scalar]]:
         """Evaluate on the client's validation examples.
 
@@ -146,4 +153,6 @@ def build_torch_client(
 
 @lru_cache(maxsize=1)
 def _shared_model(name: str, info: TaskInfo, device: str, seed: int) -> nn.Module:
-    return build_model(name, info, seed).to(find_device(device))
+    model = build_model(name, info, seed).to(find_device(device))
+    choose_threads(model)
+    return model

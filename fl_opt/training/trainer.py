@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from fl_opt.config import TrainSettings
 from fl_opt.data import Examples
+from fl_opt.training.flat import flatten_parameters
 from fl_opt.training.loss import prediction_loss
 from fl_opt.training.optimizer import build_optimizer
 
@@ -48,7 +49,7 @@ def train(
     settings: TrainSettings,
     *,
     seed: int,
-    reference: Sequence[torch.Tensor] | None = None,
+    reference: torch.Tensor | None = None,
 ) -> TrainResult:
     """Train a model in place.
 
@@ -64,9 +65,9 @@ def train(
     seed : int
         Of the order of examples and of whatever the model draws (dropout), in [0, 2**63).
         Torch's global random state is left as it was.
-    reference : sequence of torch.Tensor, optional
-        Where the proximal term pulls to: one tensor for each trainable parameter. If not
-        given, the parameters as they are at the start.
+    reference : torch.Tensor, optional
+        Where the proximal term pulls to: all trainable parameters, flat, in the order of
+        ``model.parameters()``. If not given, the parameters as they are at the start.
 
     Returns
     -------
@@ -78,12 +79,12 @@ def train(
     loss. Its gradient, ``mu * (w - reference)``, is added to the loss's before clipping.
     """
     start = time.perf_counter()
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    weights = flatten_parameters(model)
     if reference is None and settings.proximal_mu:
-        reference = [p.detach().clone() for p in parameters]
-    device = parameters[0].device
+        reference = weights.detach().clone()
+    device = weights.device
     examples = examples.to(device)
-    optimizer = build_optimizer(parameters, settings)
+    optimizer = build_optimizer([weights], settings)
     total_loss = torch.zeros((), device=device)
     num_samples = num_steps = 0
 
@@ -91,12 +92,12 @@ def train(
     with _seeded(seed, device):
         for inputs, targets in _batches(examples, settings, seed):
             loss = prediction_loss(model(inputs), targets)
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)
             loss.backward()  # type: ignore[no-untyped-call]
             if reference is not None and settings.proximal_mu:
-                _add_pull(parameters, reference, settings.proximal_mu)
+                _add_pull(weights, reference, settings.proximal_mu)
             if settings.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+                nn.utils.clip_grad_norm_(weights, settings.clip_norm)
             optimizer.step()
             # Summed on the device: to read the value here would be to wait at every step.
             total_loss += loss.detach() * len(targets)
@@ -125,13 +126,10 @@ def _batches(
                 return
 
 
-def _add_pull(
-    parameters: Sequence[nn.Parameter], reference: Sequence[torch.Tensor], mu: float
-) -> None:
+def _add_pull(weights: nn.Parameter, reference: torch.Tensor, mu: float) -> None:
     """Add the gradient of the proximal term."""
-    for parameter, anchor in zip(parameters, reference, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+    if weights.grad is not None:
+        weights.grad.add_(weights.detach() - reference, alpha=mu)
 
 
 @contextmanager

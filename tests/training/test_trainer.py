@@ -132,7 +132,7 @@ def test_proximal_term_is_that_of_fedprox() -> None:
 
 def test_proximal_term_can_pull_elsewhere() -> None:
     model = linear_model()
-    anchor = [torch.full_like(p, 3.0) for p in model.parameters()]
+    anchor = torch.full((sum(p.numel() for p in model.parameters()),), 3.0)
     chosen = settings(local_steps=400, learning_rate=0.01, proximal_mu=50.0)
     train(model, separable(20), chosen, seed=1, reference=anchor)
     torch.testing.assert_close(weights(model), torch.full((27,), 3.0), atol=0.05, rtol=0)
