@@ -18,7 +18,6 @@ from fl_opt.errors import ModelError
 from fl_opt.models import build_model
 from fl_opt.seeds import derive_seed
 from fl_opt.training import (
-    choose_threads,
     evaluate,
     find_device,
     get_arrays,
@@ -153,6 +152,4 @@ def build_torch_client(
 
 @lru_cache(maxsize=1)
 def _shared_model(name: str, info: TaskInfo, device: str, seed: int) -> nn.Module:
-    model = build_model(name, info, seed).to(find_device(device))
-    choose_threads(model)
-    return model
+    return build_model(name, info, seed).to(find_device(device))

@@ -4,14 +4,12 @@ from fl_opt.training.arrays import get_arrays, set_arrays
 from fl_opt.training.evaluation import EvaluationResult, evaluate
 from fl_opt.training.loss import prediction_loss
 from fl_opt.training.optimizer import build_optimizer, find_device
-from fl_opt.training.threads import choose_threads
 from fl_opt.training.trainer import TrainResult, train
 
 __all__ = [
     "EvaluationResult",
     "TrainResult",
     "build_optimizer",
-    "choose_threads",
     "evaluate",
     "find_device",
     "get_arrays",

@@ -12,7 +12,7 @@ from torch import nn
 
 from fl_opt.config import TrainSettings
 from fl_opt.data import Examples
-from fl_opt.training.flat import flatten_parameters
+from fl_opt.training.flat import clip_norm, flatten_parameters
 from fl_opt.training.loss import prediction_loss
 from fl_opt.training.optimizer import build_optimizer
 
@@ -79,7 +79,7 @@ def train(
     loss. Its gradient, ``mu * (w - reference)``, is added to the loss's before clipping.
     """
     start = time.perf_counter()
-    weights = flatten_parameters(model)
+    weights, gradient = flatten_parameters(model)
     if reference is None and settings.proximal_mu:
         reference = weights.detach().clone()
     device = weights.device
@@ -92,12 +92,12 @@ def train(
     with _seeded(seed, device):
         for inputs, targets in _batches(examples, settings, seed):
             loss = prediction_loss(model(inputs), targets)
-            optimizer.zero_grad(set_to_none=False)
+            gradient.zero_()
             loss.backward()  # type: ignore[no-untyped-call]
             if reference is not None and settings.proximal_mu:
-                _add_pull(weights, reference, settings.proximal_mu)
+                gradient.add_(weights.detach() - reference, alpha=settings.proximal_mu)
             if settings.clip_norm:
-                nn.utils.clip_grad_norm_(weights, settings.clip_norm)
+                clip_norm(gradient, settings.clip_norm)
             optimizer.step()
             # Summed on the device: to read the value here would be to wait at every step.
             total_loss += loss.detach() * len(targets)
@@ -124,12 +124,6 @@ def _batches(
             steps -= 1
             if not steps:
                 return
-
-
-def _add_pull(weights: nn.Parameter, reference: torch.Tensor, mu: float) -> None:
-    """Add the gradient of the proximal term."""
-    if weights.grad is not None:
-        weights.grad.add_(weights.detach() - reference, alpha=mu)
 
 
 @contextmanager
