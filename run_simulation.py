@@ -148,6 +148,7 @@ def _execute(
     from fl_opt.simulation import build_device_model
     from fl_opt.simulation.engines import run_ray, run_virtual
 
+    _use_one_thread()
     observers = [] if quiet else [console_observer(settings)]
     summaries: list[RunSummary] = []
     server_app = ServerApp()
@@ -164,6 +165,18 @@ def _execute(
         devices = build_device_model(settings.simulation, settings.seed)
         run_virtual(server_app, client_app, config, clients, devices)
     return summaries[0]
+
+
+def _use_one_thread() -> None:
+    """Train with one thread, as Ray's actors do, unless the environment asks for more.
+
+    Models here are small: threads that wait for each other cost more than they bring, above
+    all on a busy machine, and the result would depend on the number of cores.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -209,6 +222,8 @@ def main(
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
+        if engine == "ray":  # its native threads may hang in the interpreter's teardown
+            os._exit(130)
         raise typer.Exit(130) from None
     _print(summary, as_json)
 

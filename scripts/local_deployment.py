@@ -75,6 +75,7 @@ class _FlowerHome:
         self.home = Path(tempfile.mkdtemp(prefix="fl-opt-flwr-"))
         self._launched: list[subprocess.Popen[bytes]] = []
         self.environment: dict[str, str] = {
+            "OMP_NUM_THREADS": "1",  # all clients share this machine
             **os.environ,
             "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}",
             "FLWR_HOME": str(self.home),
@@ -202,15 +203,19 @@ class _FlowerHome:
 
     def close(self) -> None:
         """End every process of this home and delete the temporary folder."""
-        for sign in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
-            owned = list(self.processes())
-            for process in owned:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.processes():
                 _send(process, sign)
-            psutil.wait_procs(owned, timeout=_STOP_TIMEOUT)
+            self._wait_for_the_end()
         for launched in self._launched:
             launched.wait()
         self._launched.clear()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _wait_for_the_end(self) -> None:
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while any(self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def processes(self) -> Iterator[psutil.Process]:
         """Yield the processes of this home: those started here, and all started by them.
@@ -222,7 +227,7 @@ class _FlowerHome:
             try:
                 if process.environ().get("FLWR_HOME") == str(self.home):
                     yield process
-            except psutil.Error:  # it is gone, or another user's
+            except psutil.Error:  # it has ended, or is another user's
                 continue
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from fl_opt.simulation.identity import VIRTUAL_RUN_ID
 from fl_opt.simulation.proxy import GridProxy
 
 RunConfig = Mapping[str, UserConfigValue]
+
+_GRACE = 10.0  # seconds that a client may take to finish its work after Ctrl-C
 
 
 def run_virtual(
@@ -96,6 +99,7 @@ def run_ray(
     from flwr.simulation import run_simulation
 
     server = _ConfiguredServerApp(server_app, run_config, num_supernodes)
+    threads = set(threading.enumerate())
     try:
         with _without_noise():
             run_simulation(
@@ -108,8 +112,13 @@ def run_ray(
                 },
             )
     finally:
-        server.stop()  # after Ctrl-C the thread of the ServerApp is still running
-        ray.shutdown()
+        # After Ctrl-C the ServerApp is still running, and threads of Flower's wait for clients;
+        # without Ray they would wait for ever.
+        server.stop()
+        try:
+            _join(set(threading.enumerate()) - threads)
+        finally:
+            ray.shutdown()
     return server.context
 
 
@@ -184,6 +193,13 @@ class _StoppableGrid(GridProxy):
     def _check(self) -> None:
         if self._stopped.is_set():
             raise KeyboardInterrupt
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    deadline = time.monotonic() + _GRACE
+    for thread in threads:
+        if not thread.daemon:
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
 
 def _server_context(run_id: int, run_config: RunConfig) -> Context:
