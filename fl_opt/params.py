@@ -98,6 +98,11 @@ class ParamSpec:
         return tuple(array.shape for array in self.vector_arrays)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays that make up the vector."""
+        return tuple(array.name for array in self.vector_arrays)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that differ when names, shapes, dtypes or order do."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:16]

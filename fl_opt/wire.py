@@ -125,6 +125,12 @@ class Reader:
         """Read one byte."""
         return self.raw(1)[0]
 
+    def peek(self) -> int:
+        """Return the next byte without reading it."""
+        value = self.byte()
+        self._at -= 1
+        return value
+
     def varint(self, limit: int = MAX_SIZE) -> int:
         """Read a non-negative integer of at most ``limit``."""
         value = 0

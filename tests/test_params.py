@@ -62,16 +62,14 @@ def test_patterns_and_integers_make_the_exact_part() -> None:
 
 def test_fingerprint_depends_on_names_shapes_dtypes_and_order() -> None:
     a, b = np.ones((2, 3), np.float32), np.ones(6, np.float32)
-    prints = {
-        ParamSpec.of(named).fingerprint
-        for named in (
-            {"a": a, "b": b},
-            {"b": b, "a": a},
-            {"a": a, "c": b},
-            {"a": a.T, "b": b},
-            {"a": a.astype(np.float64), "b": b},
-        )
-    }
+    models: tuple[dict[str, NDArray[np.generic]], ...] = (
+        {"a": a, "b": b},
+        {"b": b, "a": a},
+        {"a": a, "c": b},
+        {"a": a.T, "b": b},
+        {"a": a.astype(np.float64), "b": b},
+    )
+    prints = {ParamSpec.of(named).fingerprint for named in models}
     assert len(prints) == 5
 
 

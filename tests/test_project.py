@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,32 @@ def test_app_bundle_holds_the_two_packages_and_nothing_else() -> None:
 def test_version_is_the_same_everywhere() -> None:
     assert PROJECT["project"]["version"] == fl_opt.__version__
     assert f"## [{fl_opt.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def imported_by(source: str) -> Iterator[str]:
+    """Yield the top-level name of every module that a file imports."""
+    for node in ast.walk(ast.parse((ROOT / source).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    declared = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    homes = packages_distributions()
+    found = {
+        name for source in (*sources(), "run_simulation.py") for name in imported_by(source)
+    }
+    # Ray comes with flwr[simulation], where there is one for the platform.
+    third_party = found - set(sys.stdlib_module_names) - {*PACKAGES, "ray"}
+    assert third_party >= {"flwr", "numpy", "torch"}
+    missing = {
+        name
+        for name in third_party
+        if not declared & {home.replace("_", "-") for home in homes.get(name, [])}
+    }
+    assert missing == set()
 
 
 @pytest.mark.parametrize("line", REQUIREMENTS)

@@ -126,6 +126,19 @@ SPECS = [
     "topk(0.6) | ternary | pack",
     "stc",
     "topk(0.1) | fp16 | rice",
+    "randk(0.1) | fp16 | pack",
+    "fp8(e5m2) | raw",
+    "topk(0.1) | lloyd_max(3) | pack",
+    "qsgd(3, 50) | pack",
+    "sign | pack",
+    "eden(1) | pack",
+    "eden(3) | raw",
+    "randk(0.5) | eden(0.5) | pack",
+    "topk(0.1) | ternary | entropy",
+    "topk(0.2) | uniform(12, 20) | entropy",
+    "uniform(3, 100) | entropy",
+    "ecsq(step=2)",
+    "ecsq(step=0.2)",
 ]
 
 

@@ -8,17 +8,29 @@
 array([ 0., -2.,  0.,  0.,  2.,  0.,  0.,  0.], dtype=float32)
 """
 
-from fl_opt.codecs.base import Codec, decode, read_update
-from fl_opt.codecs.spec import CODERS, PRESETS, QUANTIZERS, SELECTIONS, build_codec
+from fl_opt.codecs.base import Codec, Encoder
+from fl_opt.codecs.decode import decode, read_update
+from fl_opt.codecs.spec import (
+    CODERS,
+    PRESETS,
+    QUANTIZERS,
+    RATES,
+    SELECTIONS,
+    TRANSFORMS,
+    build_codec,
+)
 from fl_opt.codecs.update import DenseUpdate, SparseUpdate, Update
 
 __all__ = [
     "CODERS",
     "PRESETS",
     "QUANTIZERS",
+    "RATES",
     "SELECTIONS",
+    "TRANSFORMS",
     "Codec",
     "DenseUpdate",
+    "Encoder",
     "SparseUpdate",
     "Update",
     "build_codec",

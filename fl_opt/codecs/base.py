@@ -1,19 +1,40 @@
-"""A codec: selection, quantizer and coder put together, and the decoder of what it makes."""
+"""A codec: selection, quantizer and coder put together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from fl_opt.codecs import code
-from fl_opt.codecs.code import Coder, PositionMethod
-from fl_opt.codecs.levels import LEVELS
+from fl_opt.codecs.code import CodeMethod, Coder, PositionMethod
+from fl_opt.codecs.draw import Draw
+from fl_opt.codecs.ecsq import Ecsq
 from fl_opt.codecs.quantize import Quantizer
 from fl_opt.codecs.select import Selection
-from fl_opt.codecs.update import DenseUpdate, Layout, SparseUpdate, Update, Vector
-from fl_opt.errors import CodecError, ConfigError, PayloadError
-from fl_opt.wire import FrameKind, Reader, Writer, read_frame
+from fl_opt.codecs.update import Layout, Vector
+from fl_opt.errors import CodecError, ConfigError
+from fl_opt.wire import FrameKind, Writer
+
+
+class Encoder(Protocol):
+    """Anything that :func:`fl_opt.codecs.build_codec` makes of a spec."""
+
+    @property
+    def spec(self) -> str:
+        """The spec, as it was given."""
+
+    def encode(
+        self,
+        vector: Vector,
+        *,
+        seed: int = 0,
+        layout: Layout | None = None,
+        names: Sequence[str] | None = None,
+    ) -> bytes:
+        """Encode an update; see :meth:`Codec.encode`."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +61,17 @@ class Codec:
             )
         if not self.selection.sparse and self.coder.name == "rice":
             raise ConfigError(f"'rice' codes positions, and {self.selection.name!r} has none")
+        if self._entropy_coded and self.coder.name not in ("auto", "entropy"):
+            raise ConfigError(f"'ecsq' is entropy-coded, which {self.coder.name!r} is not")
 
-    def encode(self, vector: Vector, *, seed: int = 0, layout: Layout | None = None) -> bytes:
+    def encode(
+        self,
+        vector: Vector,
+        *,
+        seed: int = 0,
+        layout: Layout | None = None,
+        names: Sequence[str] | None = None,
+    ) -> bytes:
         """Encode an update.
 
         Parameters
@@ -53,6 +83,8 @@ class Codec:
         layout : tuple of shapes, optional
             Shapes of the arrays that make up the vector, for stages that treat arrays apart.
             Default: one array of shape ``(size,)``.
+        names : sequence of str, optional
+            Their names, for rules.
 
         Returns
         -------
@@ -64,73 +96,44 @@ class Codec:
         CodecError
             If the vector is not one-dimensional float32 or holds NaN or infinity.
         """
-        if vector.ndim != 1 or vector.dtype != np.float32:
-            raise CodecError(
-                f"an update is a 1-D float32 vector, not {vector.ndim}-D {vector.dtype}"
-            )
-        vector = np.ascontiguousarray(vector)
-        positions = self.selection.select(vector, seed, layout or (vector.shape,))
         writer = Writer()
+        self.write(writer, check_vector(vector), seed=seed, layout=layout or (vector.shape,))
+        return writer.to_frame(FrameKind.UPDATE)
+
+    def write(self, writer: Writer, vector: Vector, *, seed: int, layout: Layout) -> None:
+        """Append the body of an update; see :meth:`encode`."""
+        chosen = self.selection.select(vector, seed, layout)
         writer.varint(vector.size)
-        if positions is None:
+        if chosen is None:
             writer.byte(PositionMethod.ALL)
             values = vector
+        elif isinstance(chosen, Draw):
+            writer.byte(PositionMethod.SEED)
+            chosen.write(writer)
+            values = chosen.take(vector)
         else:
-            code.write_positions(writer, positions, vector.size, self.coder.position_methods)
-            values = vector[positions]
+            code.write_positions(writer, chosen, vector.size, self.coder.position_methods)
+            values = vector[chosen]
         codes, levels = self.quantizer.quantize(values, seed)
         writer.byte(levels.wire_id)
         levels.write(writer)
-        code.write_codes(writer, codes, levels.width, self.coder.code_methods)
-        return writer.to_frame(FrameKind.UPDATE)
+        methods = (CodeMethod.ENTROPY,) if self._entropy_coded else self.coder.code_methods
+        code.write_codes(writer, codes, levels.width, methods)
+
+    @property
+    def _entropy_coded(self) -> bool:
+        """Whether the bytes that the quantizer counts on are those of the entropy code."""
+        return isinstance(self.quantizer, Ecsq)
 
     def __str__(self) -> str:
         """Return the spec that the codec was built from."""
         return self.spec
 
 
-def decode(payload: bytes | memoryview, *, size: int) -> Update:
-    """Decode a payload made by any codec.
-
-    Parameters
-    ----------
-    payload : bytes
-        One frame.
-    size : int
-        Number of entries that the update must have; also the limit of what a malformed payload
-        can make the decoder allocate.
-
-    Returns
-    -------
-    Update
-        Of exactly ``size`` entries, all finite. It may hold views of the payload.
-
-    Raises
-    ------
-    PayloadError
-        On anything that is not exactly right.
-    """
-    reader = read_frame(payload, FrameKind.UPDATE)
-    update = read_update(reader, size)
-    reader.finish()
-    return update
-
-
-def read_update(reader: Reader, size: int) -> Update:
-    """Read the body of an update frame; see :func:`decode`."""
-    claimed = reader.varint()
-    if claimed != size:
-        raise PayloadError(f"payload is of another model: {claimed} entries, expected {size}")
-    method = reader.byte()
-    if method == PositionMethod.ALL:
-        return DenseUpdate(_read_values(reader, size))
-    positions = code.read_positions(reader, method, size)
-    return SparseUpdate(size, positions, _read_values(reader, positions.size))
-
-
-def _read_values(reader: Reader, count: int) -> Vector:
-    wire_id = reader.byte()
-    if wire_id not in LEVELS:
-        raise PayloadError(f"malformed payload: unknown quantization {wire_id}")
-    levels = LEVELS[wire_id].read(reader, count)
-    return levels.restore(code.read_codes(reader, count, levels.width))
+def check_vector(vector: Vector) -> Vector:
+    """Return the vector, contiguous; CodecError unless it is one-dimensional float32."""
+    if vector.ndim != 1 or vector.dtype != np.float32:
+        raise CodecError(
+            f"an update is a 1-D float32 vector, not {vector.ndim}-D {vector.dtype}"
+        )
+    return np.ascontiguousarray(vector)

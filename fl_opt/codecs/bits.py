@@ -18,6 +18,8 @@ Unsigned = NDArray[np.unsignedinteger[Any]]
 
 _BYTE = 8
 MAX_WIDTH = 64
+_CHUNK = 1 << 16
+_LANES = (8, 16, 32)
 
 
 def packed_size(count: int, width: int) -> int:
@@ -44,13 +46,15 @@ def pack(codes: Unsigned, width: int) -> bytes:
     small = codes.astype(np.uint8, copy=False)
     if width == 1:
         return np.packbits(small, bitorder="little").tobytes()
-    groups = np.zeros((-(-small.size // 8), 8), np.uint8)
-    groups.reshape(-1)[: small.size] = small
-    words = np.zeros(len(groups), np.uint64)
-    for lane in range(8):
-        words |= groups[:, lane].astype(np.uint64) << np.uint64(lane * width)
-    octets = words.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :width]
-    return octets.tobytes()[: packed_size(small.size, width)]
+    packed = np.empty((-(-small.size // 8), width), np.uint8)
+    for start in range(0, small.size, _CHUNK):
+        part = small[start : start + _CHUNK]
+        words = np.zeros(-(-part.size // 8), "<u8")
+        words.view(np.uint8)[: part.size] = part
+        _close_up(words, width)
+        octets = words.view(np.uint8).reshape(-1, 8)
+        packed[start // 8 : start // 8 + len(words)] = octets[:, :width]
+    return packed.tobytes()[: packed_size(small.size, width)]
 
 
 def unpack(reader: Reader, count: int, width: int) -> Unsigned:
@@ -83,14 +87,44 @@ def _unpack_byte(reader: Reader, count: int, width: int) -> NDArray[np.uint8]:
         raise PayloadError("malformed payload: padding bits are not zero")
     if width == 1:
         return np.unpackbits(data, count=count, bitorder="little")
-    groups = -(-count // 8)
-    octets = np.zeros((groups, 8), np.uint8)
-    padded = np.zeros(groups * width, np.uint8)
-    padded[: data.size] = data
-    octets[:, :width] = padded.reshape(groups, width)
-    words = octets.reshape(-1).view("<u8")
-    codes = np.empty((groups, 8), np.uint8)
-    mask = np.uint64((1 << width) - 1)
-    for lane in range(8):
-        codes[:, lane] = (words >> np.uint64(lane * width)) & mask
-    return codes.reshape(-1)[:count]
+    codes = np.empty(count, np.uint8)
+    for start in range(0, count, _CHUNK):
+        part = codes[start : start + _CHUNK]
+        source = data[start // 8 * width : (start + _CHUNK) // 8 * width]
+        words = np.zeros(-(-part.size // 8), "<u8")
+        octets = words.view(np.uint8).reshape(-1, 8)
+        whole = source.size // width
+        octets[:whole, :width] = source[: whole * width].reshape(whole, width)
+        octets[whole:, : source.size - whole * width] = source[whole * width :]
+        _spread_out(words, width)
+        part[...] = words.view(np.uint8)[: part.size]
+    return codes
+
+
+def _close_up(words: NDArray[np.uint64], width: int) -> None:
+    """Bring the low ``width`` bits of the eight bytes of each word together, in place.
+
+    Neighbours move together, then pairs, then fours.
+    """
+    for lane in _LANES:
+        mask = _every(2 * lane, lane)
+        upper = (words >> np.uint64(lane)) & mask
+        upper <<= np.uint64(lane // _BYTE * width)
+        words &= mask
+        words |= upper
+
+
+def _spread_out(words: NDArray[np.uint64], width: int) -> None:
+    """Undo :func:`_close_up`, in place."""
+    for lane in reversed(_LANES):
+        half = lane // _BYTE * width
+        mask = _every(2 * lane, half)
+        upper = (words >> np.uint64(half)) & mask
+        upper <<= np.uint64(lane)
+        words &= mask
+        words |= upper
+
+
+def _every(lane: int, ones: int) -> np.uint64:
+    """Return a word with the lowest bits of each of its lanes set."""
+    return np.uint64(sum(((1 << ones) - 1) << start for start in range(0, 64, lane)))

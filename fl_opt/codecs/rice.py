@@ -45,7 +45,7 @@ def read(reader: Reader, count: int, size: int) -> Positions:
     if parameter > size.bit_length() or unary_bits - count << parameter >= size:
         raise PayloadError("malformed payload: Rice code of positions beyond the model")
     unary = unpack(reader, unary_bits, 1)
-    ends = np.flatnonzero(unary)
+    ends = np.flatnonzero(unary.view(np.bool_))  # several times as fast as for integers
     if ends.size != count or ends[-1] != unary_bits - 1:
         raise PayloadError(f"malformed payload: Rice code does not hold {count} positions")
     gaps = np.diff(ends, prepend=-1) - 1

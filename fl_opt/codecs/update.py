@@ -99,4 +99,4 @@ class SparseUpdate:
 
     def add_to(self, accumulator: Accumulator, weight: float = 1.0) -> None:
         """Add ``weight`` times the update to a float vector, in place: O(count)."""
-        accumulator[self.positions] += self.values * accumulator.dtype.type(weight)
+        np.add.at(accumulator, self.positions, self.values * accumulator.dtype.type(weight))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Codec, Update, read_update
+from fl_opt.codecs import Encoder, Update, read_update
 from fl_opt.errors import CodecError, PayloadError
 from fl_opt.exchange.exact import encode_exact, read_exact
 from fl_opt.params import NamedArrays, ParamSpec
@@ -15,7 +15,12 @@ from fl_opt.wire import FrameKind, Reader, split_frames
 
 
 def encode_blob(
-    spec: ParamSpec, codec: Codec, vector: NDArray[np.float32], exact: NamedArrays, *, seed: int
+    spec: ParamSpec,
+    codec: Encoder,
+    vector: NDArray[np.float32],
+    exact: NamedArrays,
+    *,
+    seed: int,
 ) -> bytes:
     """Encode a vector and the exact arrays beside it.
 
@@ -25,7 +30,7 @@ def encode_blob(
         If a value is NaN or infinite; the array is named.
     """
     try:
-        payload = codec.encode(vector, seed=seed, layout=spec.layout)
+        payload = codec.encode(vector, seed=seed, layout=spec.layout, names=spec.names)
     except CodecError as error:
         if error.position is None:
             raise

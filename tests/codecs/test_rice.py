@@ -45,7 +45,7 @@ def test_random_positions_cost_little_more_than_their_entropy(
     assert rice.cost(gaps) <= overhead * entropy
 
 
-@pytest.mark.parametrize("method", list(PositionMethod)[1:])
+@pytest.mark.parametrize("method", code.Auto.position_methods)
 def test_positions_beyond_2_to_the_24_and_the_last_one_are_exact(
     method: PositionMethod,
 ) -> None:
