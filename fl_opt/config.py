@@ -56,7 +56,7 @@ class TrainSettings(_Section):
     local_steps: Count = 0
     batch_size: PositiveInt = 32
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: Positive = 0.05
+    learning_rate: Positive = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     weight_decay: NonNegative = 0.0
     clip_norm: NonNegative = 1.0
@@ -68,7 +68,7 @@ class UplinkSettings(_Section):
     """What a client sends to the server."""
 
     codec: str = "topk(0.02) | ternary"
-    error_feedback: bool = True
+    feedback: str = "residual"
 
 
 class DownlinkSettings(_Section):

@@ -23,8 +23,14 @@ from numpy.typing import NDArray
 from fl_opt.codecs import build_codec
 from fl_opt.errors import ConfigError, ExchangeError, FlOptError, ModelError
 from fl_opt.exchange import records
-from fl_opt.exchange.downlink import ReplyRules, build_downlink_codec, pack_broadcast
+from fl_opt.exchange.downlink import (
+    ReplyRules,
+    build_downlink_codec,
+    for_participants,
+    pack_broadcast,
+)
 from fl_opt.exchange.exact import ExactMean
+from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.uplink import decode_reply
 from fl_opt.params import ParamSpec
 from fl_opt.profiling.rounds import RoundObserver
@@ -58,8 +64,9 @@ class CompressedStrategy(FedAvg):
         Spec of what clients send.
     downlink_codec : str
         Spec of what the server sends: ``fp32``, ``fp16`` or ``bf16``.
-    error_feedback : bool
-        Clients add what the codec left out to their next update.
+    feedback : str
+        Spec of what clients do about what the codec leaves out: ``none``, ``residual``,
+        ``step_ahead`` or ``dgc``; see :mod:`fl_opt.exchange.feedback`.
     exact_arrays : sequence of str
         Patterns of names of arrays that travel exactly, beside those that are not
         floating-point.
@@ -83,7 +90,7 @@ class CompressedStrategy(FedAvg):
     Raises
     ------
     ConfigError
-        If a codec spec or a number is wrong.
+        If a spec or a number is wrong.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class CompressedStrategy(FedAvg):
         codec: str = "topk(0.02) | ternary",
         *,
         downlink_codec: str = "fp32",
-        error_feedback: bool = True,
+        feedback: str = "residual",
         exact_arrays: Sequence[str] = DEFAULT_EXACT,
         clients_per_round: int | None = None,
         clients_per_evaluation: int | None = None,
@@ -106,6 +113,7 @@ class CompressedStrategy(FedAvg):
         if min_replies < 1:
             raise ConfigError(f"min_replies = {min_replies} is not at least 1")
         self.codec = build_codec(codec)
+        build_feedback(feedback)  # refuses a spec that clients would refuse
         self.downlink_codec = build_downlink_codec(downlink_codec)
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
@@ -114,7 +122,7 @@ class CompressedStrategy(FedAvg):
         self.min_replies = min_replies
         self.node_timeout = node_timeout
         self.selection: Selection = UniformSelection(seed)
-        self._rules = ReplyRules(codec, error_feedback, seed)
+        self._rules = ReplyRules(codec, feedback, seed)
         self._log = RoundLog(observers)
         self._spec = ParamSpec(())
         self._vector: Vector = np.empty(0, np.float32)
@@ -170,7 +178,7 @@ class CompressedStrategy(FedAvg):
 
     def summary(self) -> None:
         """Log the configuration."""
-        _logger.info("uplink codec: %s", self.codec)
+        _logger.info("uplink codec: %s, feedback: %s", self.codec, self._rules.feedback)
         _logger.info("downlink codec: %s", self.downlink_codec)
         super().summary()
 
@@ -205,6 +213,7 @@ class CompressedStrategy(FedAvg):
         metrics : MetricRecord or None
             The clients' metrics, aggregated.
         """
+        self._log.pushed("send")
         total = 0.0
         accumulator = np.zeros(self._spec.size, np.float32)
         exact = ExactMean(self._spec)
@@ -246,9 +255,7 @@ class CompressedStrategy(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Choose clients to evaluate the model, in the rounds that are due."""
-        if self.fraction_evaluate == 0.0 and self.clients_per_evaluation is None:
-            return []
-        if not self.evaluate_every or server_round % self.evaluate_every:
+        if not self._evaluation_due(server_round):
             return []
         with self._log.part("evaluate"):
             self._adopt(arrays)
@@ -265,6 +272,9 @@ class CompressedStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the clients' metrics, weighted by their number of examples."""
+        if not self._evaluation_due(server_round):
+            return None
+        self._log.pushed("evaluate")
         metrics: list[RecordDict] = []
         with self._log.part("evaluate"):
             for reply in replies:
@@ -281,6 +291,10 @@ class CompressedStrategy(FedAvg):
         aggregated = self.evaluate_metrics_aggr_fn(metrics, self.weighted_by_key)
         self._log.evaluated(aggregated)
         return aggregated
+
+    def _evaluation_due(self, server_round: int) -> bool:
+        someone = self.fraction_evaluate > 0.0 or self.clients_per_evaluation is not None
+        return someone and bool(self.evaluate_every) and not server_round % self.evaluate_every
 
     def _adopt(self, arrays: ArrayRecord) -> None:
         """Take over a model that was set from outside; our own last one is known already."""
@@ -319,7 +333,8 @@ class CompressedStrategy(FedAvg):
                 rules=self._rules,
             )
         # A copy of the configuration: Flower's loop changes its own in the next round.
-        content = RecordDict({**self._broadcast, records.CONFIG: ConfigRecord(dict(config))})
+        content = for_participants(self._broadcast, len(nodes))
+        content[records.CONFIG] = ConfigRecord(dict(config))
         messages = list(self._construct_messages(content, nodes, message_type))
         self._log.sent(messages, dense_bytes=4 * self._spec.size)
         return messages

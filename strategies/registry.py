@@ -31,7 +31,7 @@ def build_strategy(
     return STRATEGIES[settings.strategy](
         settings.uplink.codec,
         downlink_codec=settings.downlink.codec,
-        error_feedback=settings.uplink.error_feedback,
+        feedback=settings.uplink.feedback,
         exact_arrays=settings.exact_patterns,
         clients_per_round=settings.round.clients or None,
         clients_per_evaluation=settings.evaluate.clients or None,

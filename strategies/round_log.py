@@ -33,6 +33,7 @@ class RoundLog:
         self._timing_of: Any = None
         self._dense_bytes = 0
         self._expected = 0
+        self._sent_at = time.perf_counter()
         self._wall = time.perf_counter()
         self._virtual = 0.0
 
@@ -62,6 +63,7 @@ class RoundLog:
 
     def sent(self, messages: Sequence[Message], dense_bytes: int) -> None:
         """Count messages that carry a model of ``dense_bytes`` bytes as float32."""
+        self._sent_at = time.perf_counter()
         self._expected = len(messages)
         self._dense_bytes = dense_bytes
         for message in messages:
@@ -69,6 +71,11 @@ class RoundLog:
             client.bytes_down += payload_bytes(message)
             self._record.message_bytes_down += message_bytes(message)
             self._record.dense_bytes_down += dense_bytes
+
+    def pushed(self, part: str) -> None:
+        """Note that the last messages are on their way; the time since goes to a part."""
+        parts = self._record.parts
+        parts[part] = parts.get(part, 0.0) + time.perf_counter() - self._sent_at
 
     def received(self, reply: Message, *, training: bool, received: int) -> None:
         """Count a reply, whatever it is worth."""

@@ -37,7 +37,7 @@ class CompressedNumPyClient(NumPyClient):
     client : NumPyClient
         The client to wrap; what ``NumPyClient.to_client()`` returns is taken as well.
     context : Context
-        The client's context; the residual of error feedback is kept in its state.
+        The client's context; what feedback remembers is kept in its state.
     """
 
     def __init__(self, client: NumPyClient | Client, context: Context) -> None:

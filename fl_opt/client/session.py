@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl_opt.exchange.downlink import unpack_broadcast
 from fl_opt.exchange.records import MetaValue
-from fl_opt.exchange.uplink import encode_reply, reply_meta
+from fl_opt.exchange.uplink import encode_reply, reply_meta, start_arrays
 from fl_opt.params import NamedArrays
 from fl_opt.profiling.memory import peak_memory_bytes
 
@@ -34,9 +34,9 @@ def train_round(
     meta : ConfigRecord
         What came beside it.
     context : Context
-        The client's; the residual of error feedback lives in its state.
+        The client's; what feedback remembers lives in its state.
     train : callable
-        Takes the named arrays of the model (its own to change) and returns them trained.
+        Takes the named arrays to start from (its own to change) and returns them trained.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def train_round(
     """
     received = unpack_broadcast(payload, meta)
     begin = time.perf_counter()
-    trained = train(received.arrays())
+    trained = train(start_arrays(received, context.state))
     trained_at = time.perf_counter()
     reply = encode_reply(received, trained, context.state, client_id=client_identity(context))
     costs = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from fl_opt.codecs import Codec, build_codec
@@ -26,7 +26,11 @@ _LOSSLESS_ENOUGH = ("fp32", "fp16", "bf16")
 def build_downlink_codec(spec: str) -> Codec:
     """Build the codec of a whole model; it must keep every entry in at least 16 bits."""
     codec = build_codec(spec)
-    if codec.selection.sparse or codec.quantizer.name not in _LOSSLESS_ENOUGH:
+    if (
+        not isinstance(codec, Codec)
+        or codec.selection.sparse
+        or codec.quantizer.name not in _LOSSLESS_ENOUGH
+    ):
         raise ConfigError(
             f"downlink codec {spec!r} would damage the model; a whole model can be sent as "
             f"{', '.join(_LOSSLESS_ENOUGH)}"
@@ -36,11 +40,15 @@ def build_downlink_codec(spec: str) -> Codec:
 
 @dataclass(frozen=True)
 class ReplyRules:
-    """How a client is to answer: codec spec, error feedback, and the round's seed."""
+    """How a client is to answer: specs of codec and feedback, and the run's seed.
+
+    ``participants`` is the number of clients asked in the round; 0 if that is not known.
+    """
 
     codec: str
-    error_feedback: bool
+    feedback: str
     seed: int
+    participants: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,14 @@ class Received:
     exact: dict[str, NDArray[Any]]
     rules: ReplyRules
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the named arrays of the model: copies, free to be changed."""
+    def arrays(self, start: NDArray[np.float32] | None = None) -> dict[str, NDArray[Any]]:
+        """Return the named arrays of the model: copies, free to be changed.
+
+        ``start``, of the reference's shape, stands in for it.
+        """
+        vector = self.reference if start is None else start
         exact = {name: array.copy() for name, array in self.exact.items()}
-        return self.spec.unflatten(self.reference.copy(), exact)
+        return self.spec.unflatten(vector.copy(), exact)
 
 
 def pack_broadcast(
@@ -78,12 +90,20 @@ def pack_broadcast(
         "version": version,
         "spec": spec.to_bytes(),
         "codec": rules.codec,
-        "error-feedback": rules.error_feedback,
+        "feedback": rules.feedback,
         "seed": rules.seed,
+        "participants": rules.participants,
     }
     return RecordDict(
         {records.ARRAYS: records.pack_payload(blob), records.META: records.pack_meta(meta)}
     )
+
+
+def for_participants(broadcast: RecordDict, participants: int) -> RecordDict:
+    """Return a packed broadcast that tells how many clients it asks; the payload is shared."""
+    meta = ConfigRecord(dict(broadcast.config_records[records.META]))
+    meta["participants"] = participants
+    return RecordDict({**broadcast, records.META: meta})
 
 
 def unpack_broadcast(payload: bytes, meta: Mapping[str, object]) -> Received:
@@ -101,9 +121,13 @@ def unpack_broadcast(payload: bytes, meta: Mapping[str, object]) -> Received:
     version = records.meta_value(meta, "version", int)
     if version < 0:
         raise ExchangeError(f"model version {version} is negative")
+    participants = records.meta_value(meta, "participants", int)
+    if participants < 0:
+        raise ExchangeError(f"participants = {participants} is negative")
     rules = ReplyRules(
         codec=records.meta_value(meta, "codec", str),
-        error_feedback=records.meta_value(meta, "error-feedback", bool),
+        feedback=records.meta_value(meta, "feedback", str),
         seed=records.meta_value(meta, "seed", int),
+        participants=participants,
     )
     return Received(spec, version, reference, exact, rules)

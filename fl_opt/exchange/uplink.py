@@ -1,7 +1,7 @@
 """Client to server: the update, coded.
 
-The client's side keeps the residual of error feedback in ``context.state``. The server's
-side checks that a reply belongs to the model and version it was asked for.
+The client's side keeps the state of its feedback in ``context.state``. The server's side
+checks that a reply belongs to the model and version it was asked for.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Codec, Update, build_codec
+from fl_opt.codecs import Encoder, Update, build_codec
 from fl_opt.errors import ExchangeError
-from fl_opt.exchange import feedback, records
+from fl_opt.exchange import records
 from fl_opt.exchange.blob import decode_blob, encode_blob
 from fl_opt.exchange.downlink import Received
+from fl_opt.exchange.feedback import Feedback, build_feedback
+from fl_opt.exchange.feedback.store import load_state, store_state
 from fl_opt.params import NamedArrays, ParamSpec
 from fl_opt.seeds import derive_seed
 
@@ -30,17 +32,27 @@ class UplinkUpdate:
     exact: dict[str, NDArray[Any]]
 
 
+def start_arrays(received: Received, state: RecordDict) -> dict[str, NDArray[Any]]:
+    """Return the named arrays that training starts from: copies, free to be changed.
+
+    They are those of the model received, unless the round's feedback starts elsewhere.
+    """
+    feedback = _feedback(received.rules.feedback)
+    kept = load_state(state, feedback, received.spec)
+    return received.arrays(feedback.start(received.reference, kept))
+
+
 def encode_reply(
     received: Received, trained: NamedArrays, state: RecordDict, *, client_id: int
 ) -> bytes:
-    """Encode what a client learned; its residual in ``state`` is replaced.
+    """Encode what a client learned; the state of its feedback is replaced.
 
     Parameters
     ----------
     received : Received
-        The model that training started from.
+        The model received in this round.
     trained : mapping of str to ndarray
-        The model afterwards.
+        What training made of :func:`start_arrays`.
     state : RecordDict
         The client's ``context.state``. It is changed only if encoding succeeds.
     client_id : int
@@ -54,10 +66,11 @@ def encode_reply(
         If it holds NaN or infinity; the array is named.
     """
     spec, rules = received.spec, received.rules
-    vector = spec.flatten(trained)
-    vector -= received.reference
-    if rules.error_feedback:
-        feedback.add_residual(vector, feedback.load_residual(state, spec.size))
+    feedback = _feedback(rules.feedback)
+    kept = load_state(state, feedback, spec)
+    delta = spec.flatten(trained)
+    delta -= feedback.start(received.reference, kept)
+    vector, moved = feedback.before(delta, kept, participants=rules.participants)
     blob = encode_blob(
         spec,
         _codec(rules.codec),
@@ -65,11 +78,10 @@ def encode_reply(
         spec.exact_part(trained),
         seed=derive_seed(rules.seed, "uplink", client_id, received.version),
     )
-    if rules.error_feedback:
+    if feedback.arrays:
         sent, _ = decode_blob(blob, spec)
-        feedback.store_residual(state, feedback.remaining(vector, sent))
-    else:
-        feedback.clear_residual(state)
+        moved = feedback.after(vector, sent, moved)
+    store_state(state, moved, spec)
     return blob
 
 
@@ -110,5 +122,10 @@ def decode_reply(content: RecordDict, spec: ParamSpec, *, version: int) -> Uplin
 
 
 @lru_cache(maxsize=64)
-def _codec(spec: str) -> Codec:
+def _codec(spec: str) -> Encoder:
     return build_codec(spec)
+
+
+@lru_cache(maxsize=64)
+def _feedback(spec: str) -> Feedback:
+    return build_feedback(spec)

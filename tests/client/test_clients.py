@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def make_message(message_type: str = "train", codec: str = "none") -> Message:
         SPEC.flatten(NAMED),
         SPEC.exact_part(NAMED),
         version=0,
-        rules=ReplyRules(codec, error_feedback=True, seed=0),
+        rules=ReplyRules(codec, feedback="residual", seed=0),
     )
     content["config"] = ConfigRecord({"server-round": 1, "lr": 0.5})
     return Message(content, 99, message_type)
@@ -66,7 +66,7 @@ def test_training_reply_is_the_coded_update(app: str) -> None:
     assert metrics["num-examples"] == 3
     assert metrics["train-loss"] == pytest.approx(float(np.square(target(2)).mean()))
     assert list(reply.content.array_records) == ["arrays"]
-    meta = reply.content.config_records["fl-opt"]
+    meta = cast("dict[str, float]", reply.content.config_records["fl-opt"])
     assert meta["train-seconds"] >= 0
     assert meta["peak-memory-bytes"] > 1e6
 
@@ -85,7 +85,7 @@ def test_residual_is_kept_in_the_context(app: str) -> None:
     reply = APPS[app]()(make_message(codec="topk(0.1) | ternary"), context)
     sent = decode_message(reply)["weight"].reshape(-1)
     residual = np.frombuffer(
-        context.state.array_records["fl-opt.residual"]["residual"].data, np.float32
+        context.state.array_records["fl-opt.feedback"]["residual"].data, np.float32
     )
     np.testing.assert_allclose(sent + residual, target(2) / 2, atol=1e-6)
     assert np.count_nonzero(sent) == 4
@@ -101,7 +101,8 @@ def test_fit_takes_and_returns_one_array_of_bytes() -> None:
     message = make_message()
     client = CompressedNumPyClient(PullClient(1), make_context())
     payload = np.frombuffer(records.find_payload(message.content), np.uint8)
-    meta = {f"fl-opt.{k}": v for k, v in records.find_meta(message.content).items()}
+    found = cast("dict[str, int | str | bytes]", records.find_meta(message.content))
+    meta: dict[str, Any] = {f"fl-opt.{k}": v for k, v in found.items()}
     parameters, num_examples, metrics = client.fit([payload], meta)
     assert [p.dtype for p in parameters] == [np.uint8]
     assert num_examples == 2
@@ -141,7 +142,7 @@ def test_plain_parameters_are_refused_with_a_hint() -> None:
 
 
 def test_only_numpy_clients_can_be_wrapped() -> None:
-    with pytest.raises(TypeError, match="str is not a flwr.client.NumPyClient"):
+    with pytest.raises(TypeError, match=r"str is not a flwr\.client\.NumPyClient"):
         CompressedNumPyClient("client", make_context())  # type: ignore[arg-type]
 
 

@@ -58,7 +58,7 @@ def run(
 ) -> tuple[Any, Recorder]:
     """Federate the toy model; ``mod`` may tamper with messages and replies on the way."""
     app = numpy_client_app(pull_client_fn)
-    tampered = (lambda m, c: mod(m, c, app)) if mod else app  # type: ignore[call-arg, arg-type]
+    tampered = (lambda m, c: mod(m, c, app)) if mod else app  # type: ignore[call-arg]
     recorder = Recorder()
     defaults: dict[str, Any] = {"codec": "none", "min_train_nodes": 1, "min_evaluate_nodes": 1}
     strategy = CompressedFedAvg(**{**defaults, "observers": [recorder], **arguments})
@@ -69,9 +69,8 @@ def run(
 
 def expected_mean(*partitions: int) -> NDArray[np.float64]:
     shares = np.array([1.0 + p for p in partitions])
-    return sum(
-        s * target(p) / 2 for s, p in zip(shares / shares.sum(), partitions, strict=True)
-    )
+    targets = np.stack([target(p) for p in partitions]).astype(np.float64)
+    return np.asarray(shares / shares.sum() @ targets / 2, np.float64)
 
 
 def test_one_round_is_the_mean_weighted_by_examples() -> None:
@@ -81,7 +80,7 @@ def test_one_round_is_the_mean_weighted_by_examples() -> None:
 
 
 def test_uncoded_rounds_equal_flowers_fedavg() -> None:
-    ours, _ = run(num_rounds=4, error_feedback=False)
+    ours, _ = run(num_rounds=4, feedback="none")
     plain = FedAvg(min_train_nodes=4, min_evaluate_nodes=4)
     theirs = plain.start(toy_grid(message_app([])), initial_arrays(), 4)
     np.testing.assert_allclose(weights(ours.arrays), weights(theirs.arrays), atol=1e-6)
@@ -92,12 +91,12 @@ def test_uncoded_rounds_equal_flowers_fedavg() -> None:
 def test_error_feedback_makes_a_biased_codec_right_on_average() -> None:
     goal = expected_mean(0, 1, 2, 3) * 2
     errors = []
-    for feedback in (True, False):
+    for feedback in ("residual", "none"):
         path: list[NDArray[np.float32]] = []
         run(
             codec="topk(0.3)",
             num_rounds=120,
-            error_feedback=feedback,
+            feedback=feedback,
             evaluate_every=0,
             evaluate_fn=lambda _, arrays, path=path: path.append(weights(arrays)),
         )
@@ -107,7 +106,7 @@ def test_error_feedback_makes_a_biased_codec_right_on_average() -> None:
 
 
 def test_model_that_is_not_touched_by_anyone_stays() -> None:
-    result, _ = run(codec="topk(0.05)", num_rounds=1, error_feedback=False)
+    result, _ = run(codec="topk(0.05)", num_rounds=1, feedback="none")
     changed = np.count_nonzero(weights(result.arrays))
     assert 1 <= changed <= 8  # four clients send two entries each
 
@@ -119,6 +118,20 @@ def test_messages_of_a_round_share_one_record_and_one_payload() -> None:
     messages = list(strategy.configure_train(1, initial_arrays(), config, grid))
     assert len({id(message.content) for message in messages}) == 1
     assert payload_bytes(messages[0]) < 4 * 40 + 32 + 40
+
+
+def test_clients_are_told_how_to_reply_and_how_many_they_are() -> None:
+    grid = toy_grid(numpy_client_app(pull_client_fn))
+    strategy = CompressedFedAvg(feedback="dgc(0.5)", min_train_nodes=4, clients_per_round=3)
+    arrays = initial_arrays()
+    messages = list(strategy.configure_train(1, arrays, records.pack_meta({}), grid))
+    meta = messages[0].content.config_records["fl-opt"]
+    assert (meta["feedback"], meta["participants"]) == ("dgc(0.5)", 3)
+    strategy.clients_per_round = 2
+    again = list(strategy.configure_train(2, arrays, records.pack_meta({}), grid))
+    assert again[0].content.config_records["fl-opt"]["participants"] == 2
+    assert again[0].content["arrays"] is messages[0].content["arrays"]
+    assert meta["participants"] == 3
 
 
 def tamper(partition_id: int, change: Callable[[Message], Message | None]) -> Any:
@@ -271,6 +284,7 @@ def test_more_participants_than_clients_is_one_clear_error() -> None:
     ("arguments", "reason"),
     [
         ({"codec": "topk(2)"}, "density = 2.0"),
+        ({"feedback": "residul"}, "unknown feedback 'residul'; known are none, residual"),
         ({"downlink_codec": "stc"}, "downlink codec 'stc' would damage the model"),
         ({"min_replies": 0}, "min_replies = 0"),
     ],
