@@ -38,7 +38,8 @@ class RoundRecord:
         The same span on the virtual clock; None on real networks.
     parts : dict of str to float
         Where the time went, in seconds. Measured by the server: ``broadcast`` (choosing
-        clients, encoding), ``wait`` (for replies), ``decode-aggregate``, ``evaluate``.
+        clients, encoding), ``send`` (on the virtual engine clients run meanwhile), ``wait``
+        (for replies), ``decode-aggregate``, ``evaluate``.
         Reported by clients, as means: ``train``, ``encode``. On the virtual clock, of the reply
         that came last: ``download``, ``compute``, ``upload``.
     bytes_down, bytes_up : int

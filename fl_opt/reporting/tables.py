@@ -11,6 +11,9 @@ from fl_opt.reporting.console import headline
 from fl_opt.reporting.summary import LAST_ROUNDS, RunSummary, Volume
 from fl_opt.reporting.units import format_bytes, format_ratio, format_seconds
 
+_VIRTUAL_PARTS = ("download", "compute", "upload")
+"""Parts of a round that pass on the virtual clock, not in real time."""
+
 
 def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     """Print the summary of a run; by default to standard output."""
@@ -80,8 +83,15 @@ def _spread(mean: float, median: float, total: float) -> str:
 
 
 def _parts(summary: RunSummary) -> str:
-    parts = summary.time.parts.items()
-    return ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts) or "-"
+    def line(virtual: bool) -> str:
+        return ", ".join(
+            f"{name} {format_seconds(seconds)}"
+            for name, seconds in summary.time.parts.items()
+            if (name in _VIRTUAL_PARTS) is virtual
+        )
+
+    virtual = line(virtual=True)
+    return line(virtual=False) + (f"\nvirtual: {virtual}" if virtual else "")
 
 
 def _communication(summary: RunSummary) -> str:

@@ -31,7 +31,7 @@ def records() -> list[RoundRecord]:
             number,
             wall_seconds=seconds[number],
             virtual_seconds=10.0 * number,
-            parts={"train": 0.5, "decode-aggregate": 0.25 * number},
+            parts={"train": 0.5, "upload": 2.0, "decode-aggregate": 0.25 * number},
             bytes_down=1000,
             bytes_up=20,
             message_bytes_down=1250,

@@ -49,7 +49,7 @@ def test_a_line_for_each_round(recorded: Path) -> None:
     found = [json.loads(line) for line in lines]
     assert [line["server-round"] for line in found] == [0, 1, 2, 3, 4]
     assert found[3]["message-bytes-up"] == 100
-    assert found[3]["parts"] == {"train": 0.5, "decode-aggregate": 0.75}
+    assert found[3]["parts"] == {"train": 0.5, "upload": 2.0, "decode-aggregate": 0.75}
     assert found[3]["clients"][1]["error"] == "stale"
 
 

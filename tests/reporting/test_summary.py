@@ -43,7 +43,7 @@ def test_time_per_round_leaves_out_the_initial_evaluation(summary: RunSummary) -
         virtual_mean=25.0,
         virtual_median=25.0,
         virtual_total=100.0,
-        parts={"train": 0.5, "decode-aggregate": 0.625},
+        parts={"train": 0.5, "upload": 2.0, "decode-aggregate": 0.625},
     )
 
 
@@ -144,7 +144,11 @@ def test_to_dict_is_kebab_case_and_complete(summary: RunSummary) -> None:
     assert found["versions"].keys() >= {"python", "fl-opt", "flwr", "numpy"}
     assert found["settings"]["uplink.codec"] == "topk(0.02) | ternary"
     assert found["time-seconds"]["wall-median"] == 1.5
-    assert found["time-seconds"]["parts"] == {"train": 0.5, "decode-aggregate": 0.625}
+    assert found["time-seconds"]["parts"] == {
+        "train": 0.5,
+        "upload": 2.0,
+        "decode-aggregate": 0.625,
+    }
     assert found["communication"]["up"] == {
         "payload-bytes": 80,
         "message-bytes": 400,

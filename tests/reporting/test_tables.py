@@ -40,7 +40,7 @@ def test_the_four_metrics(info: RunInfo) -> None:
         "status completed, 4 of 4 rounds, 8 updates used, 1 failed",
         "time per round mean 2.00 s, median 1.50 s, in total 8.50 s",
         "virtual: mean 25.0 s, median 25.0 s, in total 1 min 40 s",
-        "of which train 500 ms, decode-aggregate 625 ms",
+        "of which train 500 ms, decode-aggregate 625 ms virtual: upload 2.00 s",
         "communication 4.08 kB sent, 49.0% less than float32 (1.96x)",
         "peak memory server 100 MB, clients 200 MB",
         "central accuracy 0.8000, mean of last 10 rounds 0.7625",
