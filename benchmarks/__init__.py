@@ -1,0 +1,1 @@
+"""Benchmarks: one file a claim; each prints its table and can write JSON."""
