@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.codecs_page import write_page
 from benchmarks.timing import side_by_side
 from benchmarks.vectors import Source, recorded, synthetic
 from fl_opt.codecs import Encoder, SparseUpdate, build_codec, decode
@@ -82,6 +83,7 @@ def main() -> None:
         "--quick", action="store_true", help="a tenth of the entries, 3 repeats"
     )
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
+    parser.add_argument("--page", type=Path, help="write the tables as Markdown")
     parser.add_argument("--plot", type=Path, help="write rate and distortion as PNG")
     arguments = parser.parse_args()
     shrink = 10 if arguments.quick else 1
@@ -102,6 +104,8 @@ def main() -> None:
     console.print(speed_table(speeds, vector.size))
     if arguments.output:
         arguments.output.write_text(json.dumps({"rates": rates, "speeds": speeds}, indent=1))
+    if arguments.page:
+        write_page(rates, speeds, arguments.page)
     if arguments.plot:
         plot(rates, arguments.plot)
 
@@ -240,6 +244,8 @@ def plot(rates: list[dict[str, Any]], path: Path) -> None:
         axis.set(xscale="log", yscale="log", ylim=(1e-6, 3), title=source)
         axis.set(xlabel="bits per parameter", ylabel="NMSE")
         axis.grid(alpha=0.3)
+    for axis in axes.flat[len(sources) :]:
+        axis.set_axis_off()
     axes.flat[0].legend(fontsize=7, ncol=2)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
