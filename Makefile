@@ -19,7 +19,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: run test lint format bench deploy-demo setup clean help
+.PHONY: run test lint format bench bench-peers deploy-demo setup clean help
 .DELETE_ON_ERROR:
 
 run: $(READY)  ## Train on this machine and print the summary
@@ -41,6 +41,9 @@ bench: $(READY)  ## All benchmarks; each prints its table
 	@set -e; for module in codecs reference_workload; do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module $(ARGS); \
 	done
+
+bench-peers: $(READY)  ## Codecs beside other projects' releases, each in an environment under .bench
+	@$(BIN)/python -m benchmarks.peers --pip-flags="$(PIP_FLAGS)" $(ARGS)
 
 deploy-demo: $(READY)  ## SuperLink and SuperNodes on this machine: start, run, clean up
 	@$(BIN)/python scripts/deploy_demo.py $(ARGS)
