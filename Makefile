@@ -38,7 +38,7 @@ format: $(READY)  ## Put the code in order
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## All benchmarks; each prints its table
-	@set -e; for module in codecs reference_workload; do \
+	@set -e; for module in codecs codec_memory reference_workload uplink; do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module $(ARGS); \
 	done
 

@@ -35,8 +35,9 @@ def write_page(rates: list[Row], speeds: list[Row], path: Path) -> None:
         "",
         "## Speed",
         "",
-        "Encoding, encoding with feedback, and decoding and adding, in multiples of one copy of",
-        "the vector (10 million float32 unless said otherwise); medians of runs that take turns.",
+        "Encoding, encoding with feedback, and decoding and adding, in multiples of one copy",
+        "of the vector (10 million float32 unless said otherwise); medians of runs that take",
+        "turns.",
         "",
         *_speed_lines(speeds),
         "",
@@ -46,7 +47,7 @@ def write_page(rates: list[Row], speeds: list[Row], path: Path) -> None:
 
 def _rate_lines(rows: list[Row]) -> list[str]:
     lines = [
-        "| codec | bytes | bits / parameter | fp32 / | NMSE | cosine | of entropy | of D(R) |",
+        "| codec | bytes | bits | fp32 / | NMSE | cosine | of entropy | of D(R) |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
