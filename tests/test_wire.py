@@ -173,8 +173,10 @@ def test_mutated_payloads_decode_to_finite_values_or_are_refused(
         [write_varint(1 << 40), b"\x03", write_varint(1 << 39), b"\x05", write_varint(1 << 39)],
         [write_varint(1 << 40), b"\x04", write_varint(7)],
         [write_varint(1 << 40), b"\0\x04\x08\x01"],
+        [write_varint(1 << 40), b"\x05", write_varint(1 << 39), b"seedseed\x01\x00"],
+        [write_varint(1 << 40), b"\0\x08\x01\x01\0\0"],
     ],
-    ids=["values", "raw", "pack", "rice", "bitmap", "steps"],
+    ids=["values", "raw", "pack", "rice", "bitmap", "steps", "seed", "rotated"],
 )
 def test_a_small_payload_that_claims_2_to_the_40_entries_costs_nothing(
     body: list[bytes],

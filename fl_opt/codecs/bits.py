@@ -40,7 +40,9 @@ def pack(codes: Unsigned, width: int) -> bytes:
     """
     if width == 0:
         return b""
-    if width >= _BYTE:
+    if width == _BYTE:
+        return codes.astype(np.uint8, copy=False).tobytes()
+    if width > _BYTE:
         rest: Unsigned = codes >> _BYTE  # type: ignore[assignment]
         return codes.astype(np.uint8).tobytes() + pack(rest, width - _BYTE)
     small = codes.astype(np.uint8, copy=False)

@@ -20,6 +20,8 @@ from fl_opt.codecs.update import Vector
 from fl_opt.errors import ConfigError
 
 _MAX_TOP: Final = (1 << 15) - 1
+_CHUNK: Final = 1 << 18
+"""Values rounded together: enough for the cost of the calls to be small beside the work's."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _to_blocks(
     largest_step = np.nextafter(np.finfo(np.float32).max / np.float32(top), np.float32(0))
     steps = np.empty(-(-values.size // block), np.float32)
     codes: Unsigned = np.empty(values.size, np.uint8 if bits <= 8 else np.uint16)
-    chunks = levels.chunks_of(values.size, block)
+    chunks = levels.chunks_of(values.size, block, _CHUNK)
     # One buffer for all chunks, since fresh memory costs more than what is done with it.
     buffer = np.empty(chunks[0].stop if chunks else 0, np.float32)
     for index in chunks:

@@ -229,9 +229,9 @@ class Signs(Levels):
         return look_up(np.array([self.scale, -self.scale], np.float32), codes)
 
 
-def chunks_of(size: int, block: int) -> list[slice]:
-    """Cut ``range(size)`` into slices of about ``CHUNK`` entries at multiples of ``block``."""
-    length = max(1, CHUNK // block) * block
+def chunks_of(size: int, block: int, target: int = CHUNK) -> list[slice]:
+    """Cut ``range(size)`` into slices of about ``target`` entries at multiples of ``block``."""
+    length = max(1, target // block) * block
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 

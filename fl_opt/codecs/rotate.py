@@ -38,7 +38,7 @@ _PASSES: Final = 4
 _SUM_BITS: Final = 23
 """One less than single precision can hold, for what rounding adds to a sum."""
 _FACTOR: Final = 16
-_BATCH: Final = 1 << 15
+_BATCH: Final = 1 << 18
 _LEAST_EXPONENT: Final = -100
 _PURPOSE: Final = 1 << 64
 """Upper half of the Philox key: keeps these bits apart from those of other uses of a seed."""
@@ -123,7 +123,7 @@ def window_for(count: int) -> int:
 
 
 def _batches(rows: Vector) -> Iterator[tuple[Vector, Vector, Vector]]:
-    """Cut rows into groups that stay in a core's cache; with room for two more of each."""
+    """Cut rows into groups that stay in the cache; with room for two more of each."""
     step = max(1, _BATCH // rows.shape[1])
     work, spare = np.empty((2, min(step, len(rows)), rows.shape[1]), np.float32)
     for start in range(0, len(rows), step):
@@ -140,7 +140,7 @@ def _transform(rows: Vector, spare: Vector, dither: Vector, out: Vector) -> None
     total = np.abs(rows, out=spare)
     while total.shape[1] > 1:  # a sum in an order of our own: the same everywhere
         half = total.shape[1] // 2
-        total = total[:, :half] + total[:, half:]
+        total = np.add(total[:, :half], total[:, half:], out=total[:, :half])
     exponents = np.frexp(total[:, 0])[1]
     np.maximum(exponents, _LEAST_EXPONENT, out=exponents)  # far below everything else: to zero
     unit = np.ldexp(np.float32(1.0), exponents - _SUM_BITS)

@@ -62,7 +62,7 @@ PRESETS: Final[dict[str, str]] = {
     "int8": "all | uniform(bits=8)",
     "int4": "all | uniform(bits=4)",
     "stc": "topk(0.01) | ternary | rice",
-    "drive": "all | eden(bits=1)",
+    "drive": "all | eden(bits=1) | pack",
 }
 """Names for whole specs."""
 

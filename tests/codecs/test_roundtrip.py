@@ -159,7 +159,7 @@ def test_overhead_of_a_payload_is_at_most_32_bytes() -> None:
 
 def test_stochastic_rounding_is_unbiased() -> None:
     vector = np.linspace(-1, 1, 64).astype(np.float32)
-    codec = build_codec("uniform(bits=2, block=64, rounding=stochastic)")
+    codec = build_codec("uniform(bits=2, block=64, rounding=stochastic) | pack")
     draws = np.stack(
         [decode(codec.encode(vector, seed=seed), size=64).to_dense() for seed in range(4000)]
     )
