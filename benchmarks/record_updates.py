@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"default: {CACHE}")
     arguments = parser.parse_args()
     console = Console()
-    torch.set_num_threads(min(torch.get_num_threads(), 4))
+    torch.set_num_threads(1)  # more only wait for each other on models this small
     for task in tasks(arguments.quick):
         begin = time.perf_counter()
         record(task, arguments.cache, console)
