@@ -143,7 +143,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=-(-5000 // len(SPECS)), deadline=None)
 @given(data=st.data())
 def test_mutated_payloads_decode_to_finite_values_or_are_refused(
     spec: str, data: st.DataObject
