@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -19,12 +19,58 @@ from fl_opt.errors import CodecError, ConfigError
 from fl_opt.wire import FrameKind, Writer
 
 
-class Encoder(Protocol):
-    """Anything that :func:`fl_opt.codecs.build_codec` makes of a spec."""
+class Encoder(ABC):
+    """Anything that :func:`fl_opt.codecs.build_codec` makes of a spec.
 
-    @property
-    def spec(self) -> str:
-        """The spec, as it was given."""
+    Attributes
+    ----------
+    spec : str
+        As it was given.
+    """
+
+    spec: str
+
+    @abstractmethod
+    def encode(
+        self,
+        vector: Vector,
+        *,
+        seed: int = 0,
+        layout: Layout | None = None,
+        names: Sequence[str] | None = None,
+    ) -> bytes:
+        """Encode an update.
+
+        Parameters
+        ----------
+        vector : ndarray of float32, shape (size,)
+            Finite. It is read only.
+        seed : int
+            Source of all randomness of this encode.
+        layout : tuple of shapes, optional
+            Shapes of the arrays that make up the vector, for stages that treat arrays apart.
+            Default: one array of shape ``(size,)``.
+        names : sequence of str, optional
+            Their names, for rules; without them patterns meet nothing but ``*``.
+
+        Returns
+        -------
+        bytes
+            A complete, self-describing payload: one frame.
+
+        Raises
+        ------
+        CodecError
+            If the vector is not one-dimensional float32 or holds NaN or infinity.
+        """
+
+    def __str__(self) -> str:
+        """Return the spec that the codec was built from."""
+        return self.spec
+
+
+class BodyEncoder(Encoder):
+    """An encoder that writes the body of an update, to be framed or put into another one."""
 
     def encode(
         self,
@@ -34,11 +80,27 @@ class Encoder(Protocol):
         layout: Layout | None = None,
         names: Sequence[str] | None = None,
     ) -> bytes:
-        """Encode an update; see :meth:`Codec.encode`."""
+        """Frame the body; see :meth:`Encoder.encode`."""
+        writer = Writer()
+        vector = check_vector(vector)
+        self.write(writer, vector, seed=seed, layout=layout or (vector.shape,), names=names)
+        return writer.to_frame(FrameKind.UPDATE)
+
+    @abstractmethod
+    def write(
+        self,
+        writer: Writer,
+        vector: Vector,
+        *,
+        seed: int,
+        layout: Layout,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """Append the body of an update."""
 
 
 @dataclass(frozen=True)
-class Codec:
+class Codec(BodyEncoder):
     """Turns a vector into a payload; stateless, and deterministic given a seed.
 
     Built from a spec by :func:`fl_opt.codecs.build_codec`.
@@ -64,44 +126,16 @@ class Codec:
         if self._entropy_coded and self.coder.name not in ("auto", "entropy"):
             raise ConfigError(f"'ecsq' is entropy-coded, which {self.coder.name!r} is not")
 
-    def encode(
+    def write(
         self,
+        writer: Writer,
         vector: Vector,
         *,
-        seed: int = 0,
-        layout: Layout | None = None,
+        seed: int,
+        layout: Layout,
         names: Sequence[str] | None = None,
-    ) -> bytes:
-        """Encode an update.
-
-        Parameters
-        ----------
-        vector : ndarray of float32, shape (size,)
-            Finite. It is read only.
-        seed : int
-            Source of all randomness of this encode.
-        layout : tuple of shapes, optional
-            Shapes of the arrays that make up the vector, for stages that treat arrays apart.
-            Default: one array of shape ``(size,)``.
-        names : sequence of str, optional
-            Their names, for rules.
-
-        Returns
-        -------
-        bytes
-            A complete, self-describing payload: one frame.
-
-        Raises
-        ------
-        CodecError
-            If the vector is not one-dimensional float32 or holds NaN or infinity.
-        """
-        writer = Writer()
-        self.write(writer, check_vector(vector), seed=seed, layout=layout or (vector.shape,))
-        return writer.to_frame(FrameKind.UPDATE)
-
-    def write(self, writer: Writer, vector: Vector, *, seed: int, layout: Layout) -> None:
-        """Append the body of an update; see :meth:`encode`."""
+    ) -> None:
+        """Append size, positions, levels and codes."""
         chosen = self.selection.select(vector, seed, layout)
         writer.varint(vector.size)
         if chosen is None:
@@ -124,10 +158,6 @@ class Codec:
     def _entropy_coded(self) -> bool:
         """Whether the bytes that the quantizer counts on are those of the entropy code."""
         return isinstance(self.quantizer, Ecsq)
-
-    def __str__(self) -> str:
-        """Return the spec that the codec was built from."""
-        return self.spec
 
 
 def check_vector(vector: Vector) -> Vector:

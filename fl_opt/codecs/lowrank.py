@@ -21,11 +21,11 @@ from typing import ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_opt.codecs.base import Codec, check_vector
+from fl_opt.codecs.base import BodyEncoder, Codec
 from fl_opt.codecs.select import All
 from fl_opt.codecs.update import Layout, Vector
 from fl_opt.errors import ConfigError, PayloadError
-from fl_opt.wire import FrameKind, Reader, Writer
+from fl_opt.wire import Reader, Writer
 
 LOW_RANK_METHOD: Final = 16
 """Stands where other updates have their position method."""
@@ -217,38 +217,29 @@ class PowerSgd:
 
 
 @dataclass(frozen=True)
-class ReducedCodec:
+class ReducedCodec(BodyEncoder):
     """A codec for the factors of a vector's matrices."""
 
     spec: str
     stage: PowerSgd
     codec: Codec
 
-    def encode(
+    def write(
         self,
+        writer: Writer,
         vector: Vector,
         *,
-        seed: int = 0,
-        layout: Layout | None = None,
+        seed: int,
+        layout: Layout,
         names: Sequence[str] | None = None,
-    ) -> bytes:
-        """Encode an update; see :meth:`Codec.encode`."""
-        writer = Writer()
-        self.write(writer, check_vector(vector), seed=seed, layout=layout or (vector.shape,))
-        return writer.to_frame(FrameKind.UPDATE)
-
-    def write(self, writer: Writer, vector: Vector, *, seed: int, layout: Layout) -> None:
-        """Append the body of an update; see :meth:`encode`."""
+    ) -> None:
+        """Append size, parts, and the shorter vector through the codec."""
         All().select(vector, seed, layout)  # finite, with positions in the whole vector
         parts, reduced = self.stage.reduce(vector, layout, seed)
         writer.varint(vector.size)
         writer.byte(LOW_RANK_METHOD)
         parts.write(writer)
         self.codec.write(writer, reduced, seed=seed, layout=(reduced.shape,))
-
-    def __str__(self) -> str:
-        """Return the spec that the codec was built from."""
-        return self.spec
 
 
 def _split(values: Vector, part: Part) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

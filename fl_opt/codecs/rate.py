@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
-from fl_opt.codecs.base import Codec
+from fl_opt.codecs.base import Codec, Encoder
 from fl_opt.codecs.update import Layout, Vector
 from fl_opt.errors import CodecError, ConfigError
 
@@ -73,7 +73,7 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class RatedCodec:
+class RatedCodec(Encoder):
     """Encodes to a target, by way of one setting of an ordinary codec.
 
     Raises
@@ -105,7 +105,7 @@ class RatedCodec:
         Raises
         ------
         CodecError
-            As :meth:`Codec.encode`, and if not even the smallest payload meets the target.
+            As :meth:`Encoder.encode`, and if not even the smallest payload meets the target.
         """
         limit = self.target.limit(vector.size)
 
@@ -118,10 +118,6 @@ class RatedCodec:
                 f"{vector.size} entries cannot be coded as {self.codec} in {limit} bytes"
             )
         return payload
-
-    def __str__(self) -> str:
-        """Return the spec that the codec was built from."""
-        return self.spec
 
     def _knob(self) -> tuple[str, str, tuple[float, float]]:
         for role in ("selection", "quantizer"):

@@ -17,11 +17,11 @@ from typing import Final
 
 import numpy as np
 
-from fl_opt.codecs.base import Codec, check_vector
+from fl_opt.codecs.base import BodyEncoder, Codec
 from fl_opt.codecs.lowrank import ReducedCodec
 from fl_opt.codecs.update import DenseUpdate, Layout, SparseUpdate, Update, Vector
 from fl_opt.errors import CodecError, PayloadError
-from fl_opt.wire import FrameKind, Reader, Writer
+from fl_opt.wire import Reader, Writer
 
 RULES_METHOD: Final = 17
 """Stands where other updates have their position method."""
@@ -60,7 +60,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class RuledCodec:
+class RuledCodec(BodyEncoder):
     """A codec for each kind of array.
 
     Parameters
@@ -76,33 +76,23 @@ class RuledCodec:
     default: Codec | ReducedCodec
     rules: tuple[Rule, ...]
 
-    def encode(
+    def write(
         self,
+        writer: Writer,
         vector: Vector,
         *,
-        seed: int = 0,
-        layout: Layout | None = None,
+        seed: int,
+        layout: Layout,
         names: Sequence[str] | None = None,
-    ) -> bytes:
-        """Encode each group of arrays with its own codec, into one payload.
-
-        Parameters
-        ----------
-        vector : ndarray of float32, shape (size,)
-        seed : int
-        layout : tuple of shapes, optional
-        names : sequence of str, optional
-            Of the arrays in the layout; without them patterns meet nothing but ``*``.
+    ) -> None:
+        """Append each group of arrays, encoded with its own codec.
 
         Raises
         ------
         CodecError
-            As :meth:`Codec.encode`; positions are those in the whole vector.
+            As :meth:`Encoder.encode`; positions are those in the whole vector.
         """
-        vector = check_vector(vector)
-        layout = layout or (vector.shape,)
         names = names or [""] * len(layout)
-        writer = Writer()
         writer.varint(vector.size)
         writer.byte(RULES_METHOD)
         groups = list(self._groups(layout, names))
@@ -114,11 +104,6 @@ class RuledCodec:
                 codec.write(writer, part, seed=seed, layout=shapes)
             except CodecError as error:
                 raise _in_whole(error, members, vector) from None
-        return writer.to_frame(FrameKind.UPDATE)
-
-    def __str__(self) -> str:
-        """Return the spec that the codec was built from."""
-        return self.spec
 
     def _groups(
         self, layout: Layout, names: Sequence[str]
