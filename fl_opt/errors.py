@@ -9,7 +9,8 @@
         ├── ModelError           arrays do not fit the model they are meant for
         ├── CodecError           a vector cannot be encoded (for example it holds NaN)
         ├── PayloadError         received bytes are not a valid payload
-        └── ExchangeError        a message breaks the protocol between server and client
+        ├── ExchangeError        a message breaks the protocol between server and client
+        └── CheckpointError      the saved state of a run is missing, damaged or in use
 
 Each message names the thing at fault, its value and what is allowed, and fits one line:
 command-line tools print it as it is.
@@ -57,3 +58,7 @@ class PayloadError(FlOptError, ValueError):
 
 class ExchangeError(FlOptError, ValueError):
     """A message breaks the protocol between server and client."""
+
+
+class CheckpointError(FlOptError, ValueError):
+    """The saved state of a run is missing, damaged, in use or cannot be written."""
