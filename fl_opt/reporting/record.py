@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
 from fl_opt.config import Settings
-from fl_opt.errors import ConfigError
+from fl_opt.errors import ConfigError, DataError
 from fl_opt.profiling.rounds import RoundRecord
+from fl_opt.reporting.rounds_file import ROUNDS_FILE, cut_rounds, read_record_file
 from fl_opt.reporting.strict_json import to_json, write_json
 from fl_opt.reporting.summary import RunInfo, RunSummary, Status, summarize
 
-ROUNDS_FILE: Final = "rounds.jsonl"
 SUMMARY_FILE: Final = "summary.json"
 
 
@@ -25,11 +27,19 @@ class RunRecorder:
     a round is complete, and ``summary.json``, which says ``"status": "running"`` until the run
     has ended. Without a name the folder is called after the time of the start.
 
+    A run that was cut short can go on in the same record: ``resume=True``, and
+    :meth:`resume_from` before the run starts. Rounds that were done but lost, because the
+    state they led to was not saved, are taken out: their bytes and their time are counted
+    nowhere. That no two runs go on in one record is up to whoever resumes: the lock of
+    :class:`~fl_opt.checkpoint.Checkpoints` sees to it.
+
     Parameters
     ----------
     settings : Settings
     engine : str
         Name of the engine that the run uses.
+    resume : bool
+        Allow for a record in the folder, to go on in it; where there is none, start one.
 
     Attributes
     ----------
@@ -41,24 +51,56 @@ class RunRecorder:
     Raises
     ------
     ConfigError
-        If the name is not a plain folder name, or the folder holds a record already.
+        If the name is not a plain folder name, or the folder holds a record already and it is
+        not to be resumed.
     """
 
-    def __init__(self, settings: Settings, *, engine: str) -> None:
-        self.folder = _choose_folder(settings)
+    def __init__(self, settings: Settings, *, engine: str, resume: bool = False) -> None:
+        self.folder = _choose_folder(settings, resume)
         self.records: list[RoundRecord] = []
         self._info = RunInfo.collect(settings, engine, self.folder)
         self._rounds_planned = settings.num_server_rounds
         self._status: Status = "running"
         self._error: str | None = None
         self._file: TextIO | None = None
+        self._resume = resume
+        self._mode: Literal["x", "a"] = "x"
+
+    def resume_from(self, server_round: int) -> None:
+        """Take over the record's rounds up to ``server_round`` and remove all later ones.
+
+        A last line that is not complete is removed too. The record keeps the time of its first
+        start. Without a record there is nothing to take over. To be called before
+        :meth:`on_start`, which otherwise refuses a record that is there.
+
+        Parameters
+        ----------
+        server_round : int
+            The last round whose outcome was saved; -1: none, not even the initial evaluation.
+
+        Raises
+        ------
+        DataError
+            If the record is broken; file and line are named, and nothing is removed.
+        RuntimeError
+            If the recorder was not made with ``resume=True``.
+        """
+        if not self._resume:
+            raise RuntimeError("the recorder was made for a new run")
+        path = self.folder / ROUNDS_FILE
+        if not path.exists():
+            return
+        started = _read_start(self.folder / SUMMARY_FILE)
+        self.records = cut_rounds(path, server_round)
+        self._info = replace(self._info, started=started or self._info.started)
+        self._mode = "a"
 
     def on_start(self, num_rounds: int) -> None:
         """Make the folder and say that the run is under way."""
         self._rounds_planned = num_rounds
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._file = (self.folder / ROUNDS_FILE).open("x", encoding="utf-8")
+            self._file = (self.folder / ROUNDS_FILE).open(self._mode, encoding="utf-8")
         except FileExistsError:
             raise _occupied(self.folder) from None
         self._write_summary()
@@ -100,7 +142,7 @@ class RunRecorder:
         write_json(self.folder / SUMMARY_FILE, self.summary().to_dict())
 
 
-def _choose_folder(settings: Settings) -> Path:
+def _choose_folder(settings: Settings, resume: bool) -> Path:
     output = settings.output
     parent = Path(output.folder).expanduser()
     if not output.name:
@@ -112,9 +154,19 @@ def _choose_folder(settings: Settings) -> Path:
             f"setting 'output.name' = {output.name!r}: should be a plain folder name"
         )
     folder = parent / output.name
-    if any((folder / name).exists() for name in (ROUNDS_FILE, SUMMARY_FILE)):
+    if not resume and any((folder / name).exists() for name in (ROUNDS_FILE, SUMMARY_FILE)):
         raise _occupied(folder)
     return folder
+
+
+def _read_start(path: Path) -> str | None:
+    """Return when a run started; None if it was killed before it could say so."""
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(read_record_file(path))["started"])
+    except (ValueError, TypeError, KeyError):
+        raise DataError(f"{path}: not a run summary: no time of the start") from None
 
 
 def _occupied(folder: Path) -> ConfigError:

@@ -235,6 +235,129 @@ def test_a_broken_record_is_refused_by_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+def cut_short(folder: Path) -> Path:
+    """Record three rounds of four, and die."""
+    recorder = RunRecorder(settings(folder), engine="virtual")
+    with pytest.raises(RuntimeError):
+        drive(recorder, records()[:4], RuntimeError("power is gone"))
+    damage_summary(recorder.folder, started="2001-02-03T04:05:06+00:00")
+    return recorder.folder
+
+
+def test_a_resumed_run_ends_with_the_record_of_one_that_was_never_cut_short(
+    recorded: Path, tmp_path: Path
+) -> None:
+    folder = cut_short(tmp_path / "again")
+    recorder = RunRecorder(settings(tmp_path / "again"), engine="virtual", resume=True)
+    assert recorder.folder == folder
+    recorder.resume_from(2)
+    assert recorder.records == records()[:3]
+    drive(recorder, records()[3:], None)
+    assert (folder / "rounds.jsonl").read_bytes() == (recorded / "rounds.jsonl").read_bytes()
+    resumed, whole = summary_of(folder), summary_of(recorded)
+    assert resumed.pop("started") == "2001-02-03T04:05:06+00:00"
+    for summary in (resumed, whole):
+        summary.pop("started", None)
+        summary["settings"].pop("output.folder")
+    assert resumed == whole
+    assert load_run(folder).summary.to_dict() == summary_of(folder)
+
+
+def test_rounds_that_were_lost_are_counted_nowhere(tmp_path: Path) -> None:
+    folder = cut_short(tmp_path)
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    recorder.resume_from(1)
+    recorder.on_start(4)
+    assert load_run(folder).records == records()[:2]
+    found = summary_of(folder)
+    assert (found["status"], found["error"], found["rounds-done"]) == ("running", None, 1)
+    assert found["communication"]["up"]["message-bytes"] == 100
+    assert found["time-seconds"]["wall-total"] == 4.5
+    recorder.on_end()
+
+
+@pytest.mark.parametrize("torn", [b'{"server-round": 4, "wall', b"{", b"\0\0"])
+def test_a_torn_last_line_is_no_obstacle_to_resuming(tmp_path: Path, torn: bytes) -> None:
+    folder = cut_short(tmp_path)
+    with (folder / "rounds.jsonl").open("ab") as file:
+        file.write(torn)
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    recorder.resume_from(3)
+    drive(recorder, records()[4:], None)
+    assert load_run(folder).records == records()
+
+
+def test_nothing_was_saved_yet(tmp_path: Path) -> None:
+    folder = cut_short(tmp_path)
+    (folder / "summary.json").unlink()  # killed between the two files
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    recorder.resume_from(-1)
+    assert (folder / "rounds.jsonl").read_bytes() == b""
+    drive(recorder, records(), None)
+    assert load_run(folder).records == records()
+
+
+def test_resuming_without_a_record_starts_one(tmp_path: Path) -> None:
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    recorder.resume_from(7)
+    assert recorder.records == []
+    assert not recorder.folder.exists()
+    drive(recorder, records(), None)
+    assert load_run(recorder.folder).records == records()
+
+
+def test_a_complete_run_can_go_on(recorded: Path, tmp_path: Path) -> None:
+    longer = settings(tmp_path, **{"num-server-rounds": 5})
+    recorder = RunRecorder(longer, engine="virtual", resume=True)
+    recorder.resume_from(4)
+    recorder.on_start(5)
+    recorder.on_round(RoundRecord(5, accuracy=0.95))
+    recorder.on_end()
+    run = load_run(recorded)
+    assert (run.summary.status, run.summary.rounds_done) == ("completed", 5)
+    assert run.summary.convergence.best_round == 5
+
+
+def test_a_record_that_is_not_taken_over_is_not_overwritten(
+    recorded: Path, tmp_path: Path
+) -> None:
+    before = (recorded / "rounds.jsonl").read_bytes()
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    with pytest.raises(ConfigError, match="holds a run record already"):
+        recorder.on_start(4)
+    assert (recorded / "rounds.jsonl").read_bytes() == before
+
+
+def test_only_a_recorder_made_to_resume_does(tmp_path: Path) -> None:
+    recorder = RunRecorder(settings(tmp_path), engine="virtual")
+    cut_short(tmp_path)
+    with pytest.raises(RuntimeError, match="made for a new run"):
+        recorder.resume_from(1)
+    assert len(load_run(recorder.folder).records) == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: damage_rounds(f, "{"), r"rounds\.jsonl, line 3: not a round record"),
+        (
+            lambda f: (f / "summary.json").write_text("[]"),
+            r"summary\.json: not a run summary: no time of the start",
+        ),
+    ],
+)
+def test_a_broken_record_is_not_resumed_and_not_cut(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    folder = cut_short(tmp_path)
+    damage(folder)
+    before = (folder / "rounds.jsonl").read_bytes()
+    recorder = RunRecorder(settings(tmp_path), engine="virtual", resume=True)
+    with pytest.raises(DataError, match=message):
+        recorder.resume_from(3)
+    assert (folder / "rounds.jsonl").read_bytes() == before
+
+
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_json(path, {"a": 1})
