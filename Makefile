@@ -9,6 +9,11 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
 
+# Tests run in one process for each processor, all tests of a file in the same one;
+# JOBS=0 runs them one after the other, in a process that a debugger can enter.
+JOBS ?= logical
+XDIST := -n $(JOBS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
@@ -26,7 +31,7 @@ run: $(READY)  ## Train on this machine and print the summary
 	@$(BIN)/python run_simulation.py $(ARGS)
 
 test: $(READY)  ## All tests, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest $(XDIST) --cov --cov-report=term $(ARGS)
 
 lint: $(READY)  ## Format, lint and types
 	@$(BIN)/ruff format --check .

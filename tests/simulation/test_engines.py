@@ -93,7 +93,8 @@ def test_virtual_passes_on_what_the_server_raises() -> None:
 
 
 @pytest.mark.integration
-def test_ray(caplog: pytest.LogCaptureFixture) -> None:
+def test_ray(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with caplog.at_level(logging.INFO):
         context = run_ray(server_app(serve), client_app(work), RUN_CONFIG, 3)
     check(context)
