@@ -34,6 +34,12 @@ class VirtualClient:
     ----------
     free_at : float
         When the device has dealt with all messages sent so far, in seconds.
+    restarts_until : int
+        The round up to which restarts have been taken into account.
+    state : RecordDict
+        What the app remembers from message to message.
+    ran_since_save : bool
+        Whether the state may differ from what was saved last.
     """
 
     def __init__(
@@ -49,18 +55,22 @@ class VirtualClient:
         self.node_id = node_id
         self.partition_id = partition_id
         self.free_at = 0.0
+        self.restarts_until = 0
+        self.state = RecordDict()
+        self.ran_since_save = True
         self._app = app
         self._num_partitions = num_partitions
         self._run_id = run_id
         self._run_config = run_config
-        self._state = RecordDict()
 
-    def handle(self, message: Message) -> Message:
+    def handle(self, message: Message, *, forget: bool = False) -> Message:
         """Run the app on a message.
 
         An app that raises gives an error reply, as under Flower's runtimes, and leaves the
-        state of the node as it was before the message.
+        state of the node as it was before the message. So does one that dies after its reply
+        and before its state is saved (``forget``).
         """
+        self.ran_since_save = True
         context = self._context()
         try:
             reply = self._app(isolated_message(message), context)
@@ -72,7 +82,8 @@ class VirtualClient:
             )
             logger.debug("traceback of client %d", self.node_id, exc_info=True)
             return Message(_as_flower_error(error), reply_to=message)
-        self._state = context.state
+        if not forget:
+            self.state = context.state
         return isolated_message(reply)
 
     def _context(self) -> Context:
@@ -83,7 +94,7 @@ class VirtualClient:
                 PARTITION_ID_KEY: self.partition_id,
                 NUM_PARTITIONS_KEY: self._num_partitions,
             },
-            state=isolated_records(self._state),
+            state=isolated_records(self.state),
             run_config=dict(self._run_config),
         )
 

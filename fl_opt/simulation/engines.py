@@ -22,6 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl_opt.errors import ConfigError
 from fl_opt.simulation.devices import DeviceModel
+from fl_opt.simulation.faults import FaultPlan
 from fl_opt.simulation.grid import VirtualGrid
 from fl_opt.simulation.identity import VIRTUAL_RUN_ID
 from fl_opt.simulation.proxy import GridProxy
@@ -37,6 +38,8 @@ def run_virtual(
     run_config: RunConfig,
     num_supernodes: int,
     devices: DeviceModel,
+    *,
+    faults: FaultPlan | None = None,
 ) -> Context:
     """Run a federation in this process, on a virtual clock.
 
@@ -51,13 +54,17 @@ def run_virtual(
         Number of clients.
     devices : DeviceModel
         Their links and speeds.
+    faults : FaultPlan, optional
+        What goes wrong; nothing by default.
 
     Returns
     -------
     Context
         The ServerApp's, with what it left in ``state``.
     """
-    grid = VirtualGrid(client_app, num_supernodes, devices, run_config=run_config)
+    grid = VirtualGrid(
+        client_app, num_supernodes, devices, run_config=run_config, faults=faults
+    )
     context = _server_context(VIRTUAL_RUN_ID, run_config)
     server_app(grid=grid, context=context)
     return context

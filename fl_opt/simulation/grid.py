@@ -12,68 +12,45 @@ waits.
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import hashlib
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import cast
 from weakref import WeakKeyDictionary
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.app.user_config import UserConfigValue
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fl_opt.exchange.traffic import message_bytes
+from fl_opt.errors import CheckpointError
 from fl_opt.simulation.client import CallableClientApp, VirtualClient
 from fl_opt.simulation.clock import VirtualClock
 from fl_opt.simulation.devices import Device, DeviceModel
+from fl_opt.simulation.faults import FaultPlan
 from fl_opt.simulation.identity import VIRTUAL_RUN_ID, act_as_server
+from fl_opt.simulation.snapshot import (
+    GRID_BLOB,
+    ClientClock,
+    GridSnapshot,
+    client_blob,
+    state_from_bytes,
+    state_to_bytes,
+)
+from fl_opt.simulation.transit import Delivery, LinkTiming, message_id
+from fl_opt.simulation.transport import Transport
+
+__all__ = ["FIRST_NODE_ID", "LinkTiming", "VirtualGrid"]
 
 logger = logging.getLogger(__name__)
 
 FIRST_NODE_ID = 1000
 """Node id of partition 0; far from 1, which is the SuperLink's."""
 
-EVALUATION_COST = 1.0 / 3.0
-"""Work of evaluating a sample in units of training on it: a backward pass costs about twice
-as much as a forward pass (Kaplan et al. 2020, section 2.1: 4N against 2N operations)."""
-
 _LONG = 1e9  # seconds; ends at the next event
-
-
-@dataclass(frozen=True)
-class LinkTiming:
-    """Where the time of one message and its reply went, in virtual seconds.
-
-    ``download`` and ``upload`` include latency; ``queued`` is the time that the message
-    waited for its device to finish earlier ones.
-    """
-
-    download: float
-    compute: float
-    upload: float
-    queued: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """From pushing the message to the arrival of its reply."""
-        return self.queued + self.download + self.compute + self.upload
-
-
-@dataclass(order=True)
-class _Delivery:
-    """A reply on its way; ordered by arrival, then node."""
-
-    arrival: float
-    node_id: int
-    sequence: int
-    message_id: str
-    reply: Message
 
 
 class VirtualGrid(Grid):
@@ -95,6 +72,8 @@ class VirtualGrid(Grid):
         Handed to clients as ``context.run_config``.
     clock : VirtualClock, optional
         A new one by default.
+    faults : FaultPlan, optional
+        What goes wrong; nothing by default.
     """
 
     def __init__(
@@ -105,6 +84,7 @@ class VirtualGrid(Grid):
         *,
         run_config: Mapping[str, UserConfigValue] | None = None,
         clock: VirtualClock | None = None,
+        faults: FaultPlan | None = None,
     ) -> None:
         act_as_server()
         self.clock = clock or VirtualClock()
@@ -114,10 +94,20 @@ class VirtualGrid(Grid):
         self._run_config = run_config or {}
         self._run = Run.create_empty(VIRTUAL_RUN_ID)
         self._nodes: dict[int, tuple[VirtualClient, Device]] = {}
-        self._numbers = itertools.count(1)
-        self._travelling: list[_Delivery] = []
-        self._arrived: dict[str, _Delivery] = {}
+        self._transport = Transport(self._node, self.clock, faults or FaultPlan())
+        self._last_number = 0
+        self._arrived: list[Delivery] = []
+        self._saved: dict[int, bytes] = {}  # digests of client blobs, by partition
         self._timings: WeakKeyDictionary[Message, LinkTiming] = WeakKeyDictionary()
+
+    @property
+    def faults_seen(self) -> Counter[str]:
+        """How often each kind of fault has happened, by the name of its setting.
+
+        What would have struck a message that was lost already, or too late, does not count.
+        ``restart`` counts lost states: once however often a client restarted in between.
+        """
+        return self._transport.faults_seen
 
     @property
     def run(self) -> Run:
@@ -156,12 +146,13 @@ class VirtualGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that have arrived by now, in order of arrival, each once."""
         wanted = message_ids if isinstance(message_ids, AbstractSet) else set(message_ids)
-        now = self.clock.time()
-        while self._travelling and self._travelling[0].arrival <= now:
-            delivery = heapq.heappop(self._travelling)
-            self._arrived[delivery.message_id] = delivery
-        found = [key for key in self._arrived if key in wanted]
-        return [self._arrived.pop(key).reply for key in found]
+        self._arrived += self._transport.collect()
+        found = [delivery for delivery in self._arrived if delivery.message_id in wanted]
+        if found:
+            self._arrived = [one for one in self._arrived if one.message_id not in wanted]
+        for delivery in found:
+            self._timings[delivery.reply] = delivery.timing
+        return [delivery.reply for delivery in found]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -190,40 +181,106 @@ class VirtualGrid(Grid):
         """
         return self._timings[reply]
 
+    def save(self) -> dict[str, bytes | None]:
+        """Return the state of the engine, for :meth:`restore`.
+
+        Returns
+        -------
+        dict of str to bytes or None
+            ``grid``, and ``client-<partition>`` for each client that ever got a message; None
+            for one whose state is as it was at the last call.
+        """
+        clients = [self._nodes[node_id][0] for node_id in sorted(self._nodes)]
+        blobs = {client_blob(one.partition_id): self._save_client(one) for one in clients}
+        snapshot = GridSnapshot(
+            num_supernodes=self._num_supernodes,
+            time=self.clock.time(),
+            last_number=self._last_number,
+            faults_seen=self.faults_seen,
+            clients=[
+                ClientClock(one.partition_id, one.free_at, one.restarts_until)
+                for one in clients
+            ],
+            held=sorted(self._transport.held),
+            travelling=sorted(self._transport.travelling),
+            arrived=self._arrived,
+        )
+        return {GRID_BLOB: snapshot.to_bytes(), **blobs}
+
+    def restore(self, blobs: Mapping[str, bytes]) -> None:
+        """Go on where another grid was when its state was saved.
+
+        Replies, times and faults are then those that the other grid would have had, given
+        the same app, devices, run config and fault plan.
+
+        Parameters
+        ----------
+        blobs : mapping of str to bytes
+            What :meth:`save` returned, each None replaced by the bytes that came before it.
+            Blobs of other names are ignored.
+
+        Raises
+        ------
+        CheckpointError
+            If the blobs are wrong or do not fit this grid, or it has been used; it is
+            unchanged then.
+        """
+        if self._last_number or self.clock.time():
+            raise CheckpointError("the state of a grid can only be restored into a new one")
+        if GRID_BLOB not in blobs:
+            raise CheckpointError(f"blob {GRID_BLOB!r} is missing")
+        snapshot = GridSnapshot.from_bytes(blobs[GRID_BLOB])
+        if snapshot.num_supernodes != self._num_supernodes:
+            raise CheckpointError(
+                f"saved state of {snapshot.num_supernodes} clients, "
+                f"this grid has {self._num_supernodes}"
+            )
+        states = {}
+        for client in snapshot.clients:
+            name = client_blob(client.partition_id)
+            if name not in blobs:
+                raise CheckpointError(f"blob {name!r} is missing")
+            states[client.partition_id] = state_from_bytes(client.partition_id, blobs[name])
+        self._resume(snapshot, states)
+
+    def _save_client(self, client: VirtualClient) -> bytes | None:
+        """Return a client's blob, or None if it is the one that was saved last."""
+        partition = client.partition_id
+        if not client.ran_since_save:
+            return None
+        client.ran_since_save = False
+        blob = state_to_bytes(partition, client.state)
+        digest = hashlib.sha256(blob).digest()
+        if self._saved.get(partition) == digest:
+            return None
+        self._saved[partition] = digest
+        return blob
+
+    def _resume(self, snapshot: GridSnapshot, states: Mapping[int, RecordDict]) -> None:
+        self.clock.sleep(snapshot.time)  # from 0, so it is exact
+        self._last_number = snapshot.last_number
+        self.faults_seen.update(snapshot.faults_seen)
+        for saved in snapshot.clients:
+            client, _ = self._node(FIRST_NODE_ID + saved.partition_id)
+            client.free_at = saved.free_at
+            client.restarts_until = saved.restarts_until
+            client.state = states[saved.partition_id]
+        for visit in snapshot.held:
+            self._transport.hold(visit)
+        for delivery in snapshot.travelling:
+            self._transport.deliver(delivery)
+        self._arrived = list(snapshot.arrived)
+
     def _push(self, message: Message) -> str | None:
         node_id = message.metadata.dst_node_id
         if not 0 <= node_id - FIRST_NODE_ID < self._num_supernodes:
             logger.warning("message to node %d, which does not exist, is dropped", node_id)
             return None
-        number = next(self._numbers)
-        message_id = f"{number:064x}"  # as long as Flower's, which are hashes
-        message.metadata.__dict__["_message_id"] = message_id
-        reply, timing = self._exchange(message)
-        reply.metadata.__dict__["_message_id"] = f"{number | 1 << 255:064x}"
-        self._timings[reply] = timing
-        arrival = self.clock.time() + timing.total
-        heapq.heappush(self._travelling, _Delivery(arrival, node_id, number, message_id, reply))
-        self.clock.schedule(arrival)
-        return message_id
-
-    def _exchange(self, message: Message) -> tuple[Message, LinkTiming]:
-        """Run a client on a message and say how long that takes from now on."""
-        client, device = self._node(message.metadata.dst_node_id)
-        now = self.clock.time()
-        expiry = now + message.metadata.ttl
-        queued = max(client.free_at - now, 0.0)
-        download = device.download_seconds(message_bytes(message), now + queued)
-        received = now + queued + download
-        if received > expiry:
-            return _expired(message)
-        reply = client.handle(message)
-        work = _work(reply)
-        compute = device.compute_seconds(work, received) if work else 0.0
-        upload = device.upload_seconds(message_bytes(reply), received + compute)
-        client.free_at = min(received + compute + upload, expiry)
-        if received + compute + upload > expiry:
-            return _expired(message)
-        return reply, LinkTiming(download, compute, upload, queued)
+        self._last_number += 1
+        key = message_id(self._last_number)
+        message.metadata.__dict__["_message_id"] = key
+        self._transport.send(self._last_number, message)
+        return key
 
     def _node(self, node_id: int) -> tuple[VirtualClient, Device]:
         if node_id not in self._nodes:
@@ -238,27 +295,3 @@ class VirtualGrid(Grid):
             )
             self._nodes[node_id] = client, self._device_of(partition_id)
         return self._nodes[node_id]
-
-
-def _expired(message: Message) -> tuple[Message, LinkTiming]:
-    ttl = message.metadata.ttl
-    reason = f"no reply within the message's time to live of {ttl:g} s"
-    error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=reason)
-    return Message(error, reply_to=message), LinkTiming(0.0, 0.0, 0.0, queued=ttl)
-
-
-def _work(reply: Message) -> float:
-    """Return the work behind a reply, in samples trained on.
-
-    ``num-samples`` counts a sample as often as it was used; without it ``num-examples``
-    stands in. An error, or a reply that says neither, is taken to have cost nothing.
-    """
-    if not reply.has_content():
-        return 0.0
-    cost = 1.0 if reply.metadata.message_type.startswith("train") else EVALUATION_COST
-    for key in ("num-samples", "num-examples"):
-        for metrics in reply.content.metric_records.values():
-            value = metrics.get(key)
-            if isinstance(value, int | float) and 0.0 <= value < math.inf:
-                return cost * value
-    return 0.0
