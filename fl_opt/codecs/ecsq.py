@@ -23,10 +23,12 @@ from fl_opt.codecs.update import Vector
 from fl_opt.errors import ConfigError, PayloadError
 from fl_opt.wire import Reader, Writer, write_varint
 
-_ROUNDING: Final = 0.375
+ROUNDING: Final = 0.375
 """Added before a magnitude in steps is cut off to a whole number: less than half, since small
 values are more frequent than large ones within a bin."""
 _MAX_TOP: Final = (1 << (entropy.MAX_WIDTH - 1)) - 1
+MAX_MULTIPLE: Final = _MAX_TOP - 1
+"""Largest multiple of a step that has a code; a step that is too fine for that is widened."""
 _MAX_MEANS: Final = 8
 _MEAN_UNIT: Final = 256
 """Means of bins are sent in parts of a step: -128 to 127 of them from the multiple."""
@@ -39,7 +41,7 @@ _TARGET: Final = 0.985
 """Where the search for a rate may stop: at this share of it."""
 _MAX_TRIALS: Final = 24
 _SAMPLE_CHUNKS: Final = 64
-_SAMPLE: Final = 1 << 18
+_SAMPLE: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Ecsq:
         """Find the step, round, and take the means of the bins."""
         largest = largest_magnitude(values)
         # Not more codes than the entropy coder takes, and a step that has an inverse.
-        finest = max(largest / (_MAX_TOP - 1), _TINY)
+        finest = max(largest / MAX_MULTIPLE, _TINY)
         if self.step:
             step = max(self.step, finest)
             codes, width = _round(values, step, largest)
@@ -152,7 +154,7 @@ def _meet(
 ) -> tuple[float, Unsigned, int]:
     """Find step and codes whose bytes reach the budget but do not exceed it."""
     # With the coarsest step the largest value is still there.
-    coarsest = max(min(largest / (1.0 - _ROUNDING) * (1.0 - 1e-6), _LARGEST), finest)
+    coarsest = max(min(largest / (1.0 - ROUNDING) * (1.0 - 1e-6), _LARGEST), finest)
     kept: list[tuple[float, Unsigned, int]] = []
 
     def cost(step: float) -> int:
@@ -212,7 +214,7 @@ def _search(
 
 def _round(values: Vector, step: float, largest: float) -> tuple[Unsigned, int]:
     """Return codes, and their width."""
-    top = math.floor(np.float32(largest) / np.float32(step) + _ROUNDING)
+    top = math.floor(np.float32(largest) / np.float32(step) + ROUNDING)
     width = max(2, top.bit_length() + 1)
     zero = np.float32((1 << (width - 1)) - 1)
     codes: Unsigned = np.empty(values.size, np.uint8 if width <= 8 else np.uint16)
@@ -220,7 +222,7 @@ def _round(values: Vector, step: float, largest: float) -> tuple[Unsigned, int]:
         part = values[index]
         scaled = np.abs(part)
         scaled /= np.float32(step)
-        scaled += np.float32(_ROUNDING)
+        scaled += np.float32(ROUNDING)
         np.floor(scaled, out=scaled)
         np.copysign(scaled, part, out=scaled)
         scaled += zero

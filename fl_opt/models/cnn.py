@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fl_opt.data import TaskInfo
 from fl_opt.errors import ModelError
@@ -27,15 +28,27 @@ def cnn(info: TaskInfo) -> nn.Module:
     if min(height, width) < 4:
         raise ModelError(f"model 'cnn' needs images of at least 4x4, not {height}x{width}")
     first, second = _CHANNELS
-    return nn.Sequential(
+    return _ChannelsLast(
         nn.Conv2d(channels, first, kernel_size=5, padding=2),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),  # behind the pooling: the same result for a quarter of the work
         nn.Conv2d(first, second, kernel_size=5, padding=2),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(second * (height // 4) * (width // 4), _HIDDEN),
         nn.ReLU(),
         nn.Linear(_HIDDEN, info.num_classes),
     )
+
+
+class _ChannelsLast(nn.Sequential):
+    """Layers whose convolutions see channels last in memory: half the time on CPUs."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply one layer after the other."""
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = layer(inputs)
+        return inputs
