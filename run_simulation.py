@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 import typer
 
 from fl_opt.codecs import build_codec
-from fl_opt.config import ConfigValue, Settings, load_settings
+from fl_opt.config import ConfigValue, FaultSettings, Settings, load_settings
 from fl_opt.errors import ConfigError, FlOptError
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def _default_config() -> dict[str, ConfigValue]:
 
 def _check(settings: Settings, engine: str) -> None:
     """Refuse what cannot work before anything is loaded."""
-    from fl_opt.exchange.downlink import build_downlink_codec
+    from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+    from strategies.server_optimizer import build_server_optimizer
 
     if engine not in get_args(Engine):
         raise ConfigError(f"engine {engine!r} is not one of {', '.join(get_args(Engine))}")
@@ -132,7 +133,10 @@ def _check(settings: Settings, engine: str) -> None:
                 f"setting {key!r} = {wanted}: more participants than clients ({clients})"
             )
     build_codec(settings.uplink.codec)
-    build_downlink_codec(settings.downlink.codec)
+    build_downlink(DownlinkSettings(**settings.downlink.model_dump()), seed=settings.seed)
+    build_server_optimizer(settings.server.optimizer)
+    if engine != "virtual" and settings.faults != FaultSettings():
+        raise ConfigError(f"engine {engine!r} has no faults: they are simulated by 'virtual'")
 
 
 def _execute(
@@ -147,6 +151,7 @@ def _execute(
     from fl_opt.server_app import run_server
     from fl_opt.simulation import build_device_model
     from fl_opt.simulation.engines import run_ray, run_virtual
+    from fl_opt.simulation.faults import build_fault_plan
 
     _use_one_thread()
     observers = [] if quiet else [console_observer(settings)]
@@ -163,7 +168,8 @@ def _execute(
         run_ray(server_app, client_app, config, clients)
     else:
         devices = build_device_model(settings.simulation, settings.seed)
-        run_virtual(server_app, client_app, config, clients, devices)
+        faults = build_fault_plan(settings.faults, settings.seed)
+        run_virtual(server_app, client_app, config, clients, devices, faults=faults)
     return summaries[0]
 
 

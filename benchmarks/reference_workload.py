@@ -47,6 +47,8 @@ CONFIG: dict[str, ConfigValue] = {
     "train.clip-norm": naive_loop.CLIP_NORM,
     "train.device": "cpu",
     "evaluate.federated-every": 0,
+    "downlink.mode": "full",
+    "downlink.codec": "fp32",
     "simulation.num-supernodes": CLIENTS,
 }
 

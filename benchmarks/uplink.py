@@ -91,6 +91,8 @@ def measure(job: Job, codec: str, feedback: str, seed: int) -> Row:
     """Run a job."""
     config = {
         **job.config,
+        "downlink.mode": "full",
+        "downlink.codec": "fp32",
         "seed": seed,
         "uplink.codec": codec,
         "uplink.feedback": feedback,

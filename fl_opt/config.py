@@ -72,9 +72,19 @@ class UplinkSettings(_Section):
 
 
 class DownlinkSettings(_Section):
-    """What the server sends to a client."""
+    """What the server sends to a client, and what both remember of it."""
 
-    codec: str = "fp32"
+    mode: Literal["full", "shared", "per-client", "auto"] = "auto"
+    codec: str = "ecsq(1.0)"
+    first_contact: Literal["seed", "snapshot"] = "seed"
+    catch_up: Literal["sum", "chain"] = "sum"
+    memory_mb: PositiveInt = 1000
+
+
+class ServerSettings(_Section):
+    """What the server does with the mean update."""
+
+    optimizer: str = "sgd"
 
 
 class RoundSettings(_Section):
@@ -83,6 +93,7 @@ class RoundSettings(_Section):
     clients: Count = 0
     min_nodes: PositiveInt = 2
     min_replies: PositiveInt = 1
+    late_replies: Literal["accept", "refuse"] = "accept"
     timeout: Positive = 3600.0
     wait_for_nodes: NonNegative = 120.0
 
@@ -92,6 +103,7 @@ class EvaluateSettings(_Section):
 
     central_every: Count = 1
     federated_every: Count = 10
+    mode: Literal["piggyback", "message"] = "piggyback"
     clients: Count = 0
     target_accuracy: Fraction = 0.9
 
@@ -105,6 +117,30 @@ class SimulationSettings(_Section):
     latency_ms: NonNegative = 20.0
     samples_per_second: Positive = 2000.0
     spread: NonNegative = 0.0
+
+
+class FaultSettings(_Section):
+    """What goes wrong in the virtual engine."""
+
+    lose_down: Fraction = 0.0
+    lose_up: Fraction = 0.0
+    duplicate_down: Fraction = 0.0
+    duplicate_up: Fraction = 0.0
+    delay: Fraction = 0.0
+    delay_seconds: Positive = 10.0
+    restart: Fraction = 0.0
+    forget: Fraction = 0.0
+    slow: Fraction = 0.0
+    slow_factor: Annotated[float, Field(ge=1.0)] = 10.0
+    corrupt_down: Fraction = 0.0
+    corrupt_up: Fraction = 0.0
+
+
+class CheckpointSettings(_Section):
+    """When all that a run needs to go on is written to disk."""
+
+    every: Count = 0
+    folder: str = ""
 
 
 class OutputSettings(_Section):
@@ -123,14 +159,18 @@ class Settings(_Section):
     strategy: str = "fedavg"
     num_server_rounds: PositiveInt = 30
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    resume: bool = False
     exact_arrays: str = "*running_mean, *running_var, *num_batches_tracked"
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     uplink: UplinkSettings = UplinkSettings()
     downlink: DownlinkSettings = DownlinkSettings()
+    server: ServerSettings = ServerSettings()
     round: RoundSettings = RoundSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     simulation: SimulationSettings = SimulationSettings()
+    faults: FaultSettings = FaultSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
     output: OutputSettings = OutputSettings()
 
     @property

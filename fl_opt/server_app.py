@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
+from fl_opt.checkpoint import Checkpoints
 from fl_opt.config import Settings, load_settings
 from fl_opt.data import load_dataset
+from fl_opt.errors import ConfigError
 from fl_opt.exchange.records import pack_arrays, unpack_arrays
 from fl_opt.models import build_model
 from fl_opt.profiling.rounds import RoundObserver
 from fl_opt.reporting import RunRecorder, RunSummary, console_observer, print_summary
 from fl_opt.training import evaluate, get_arrays, set_arrays
 from strategies import build_strategy
+from strategies.state import saved_round
 
 app = ServerApp()
 
@@ -58,27 +63,55 @@ def run_server(
     """
     dataset = load_dataset(settings, settings.simulation.num_supernodes)
     model = build_model(settings.model, dataset.info, settings.seed)
-    recorder = RunRecorder(settings, engine=engine)
-    strategy = build_strategy(settings, [recorder, *observers])
+    recorder = RunRecorder(settings, engine=engine, resume=settings.resume)
+    with open_checkpoints(settings, recorder.folder) as checkpoints:
+        strategy = build_strategy(settings, [recorder, *observers], checkpoints)
 
-    def evaluate_model(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if not _is_due(server_round, settings):
-            return None
-        set_arrays(model, unpack_arrays(arrays))
-        result = evaluate(model, dataset.test)
-        return MetricRecord({"loss": result.loss, "accuracy": result.accuracy})
+        if settings.resume and checkpoints is not None:
+            recorder.resume_from(saved_round(checkpoints) or -1)  # round 0 is evaluated anew
 
-    result = strategy.start(
-        grid,
-        pack_arrays(get_arrays(model)),
-        num_rounds=settings.num_server_rounds,
-        timeout=settings.round.timeout,
-        evaluate_fn=evaluate_model,
-    )
+        def evaluate_model(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if not _is_due(server_round, settings):
+                return None
+            set_arrays(model, unpack_arrays(arrays))
+            result = evaluate(model, dataset.test)
+            return MetricRecord({"loss": result.loss, "accuracy": result.accuracy})
+
+        result = strategy.start(
+            grid,
+            pack_arrays(get_arrays(model)),
+            num_rounds=settings.num_server_rounds,
+            timeout=settings.round.timeout,
+            evaluate_fn=evaluate_model,
+            resume=settings.resume,
+        )
     if settings.output.save_model:
         named = unpack_arrays(result.arrays)
         np.savez(recorder.folder / "model.npz", **named)  # type: ignore[arg-type]
     return recorder.summary()
+
+
+@contextmanager
+def open_checkpoints(settings: Settings, folder: Path) -> Iterator[Checkpoints | None]:
+    """Open the folder of checkpoints, for this process alone; None if there are to be none.
+
+    Raises
+    ------
+    ConfigError
+        If a run is to be resumed from checkpoints that it does not write.
+    CheckpointError
+        If another process has opened it.
+    """
+    if settings.resume and not settings.checkpoint.every:
+        raise ConfigError("setting 'resume' = True: needs checkpoint.every of at least 1")
+    if settings.resume and not settings.output.name:
+        raise ConfigError("setting 'resume' = True: needs the output.name of the run")
+    if not settings.checkpoint.every:
+        yield None
+        return
+    place = settings.checkpoint.folder
+    with Checkpoints(Path(place).expanduser() if place else folder / "checkpoint") as opened:
+        yield opened
 
 
 def _is_due(server_round: int, settings: Settings) -> bool:

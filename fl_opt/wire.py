@@ -34,8 +34,8 @@ MAGIC: Final = b"flo"
 VERSION: Final = 1
 MAX_SIZE: Final = 1 << 40
 """Largest number of entries a payload may speak of."""
-MAX_FRAMES: Final = 2
-"""Most frames in one blob: an update and the exact arrays beside it."""
+MAX_FRAMES: Final = 256
+"""Most frames in one blob: updates, and the exact arrays beside them."""
 
 _CRC_START: Final = len(MAGIC) + 1
 _CRC_END: Final = _CRC_START + 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from flwr.app import (
@@ -20,28 +20,31 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
+from fl_opt.checkpoint import Checkpoints
 from fl_opt.codecs import build_codec
-from fl_opt.errors import ConfigError, ExchangeError, FlOptError, ModelError
+from fl_opt.errors import ConfigError, FlOptError
 from fl_opt.exchange import records
-from fl_opt.exchange.downlink import (
-    ReplyRules,
-    build_downlink_codec,
-    for_participants,
-    pack_broadcast,
-)
-from fl_opt.exchange.exact import ExactMean
+from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
 from fl_opt.exchange.feedback import build_feedback
-from fl_opt.exchange.uplink import decode_reply
-from fl_opt.params import ParamSpec
+from fl_opt.exchange.ledger import NotOpenError
+from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
+from strategies import state
+from strategies.collection import Collection
+from strategies.correspondence import Correspondence
+from strategies.messenger import Messenger
+from strategies.model import GlobalModel
 from strategies.nodes import wait_for_nodes
 from strategies.replies import open_reply
 from strategies.round_log import RoundLog
 from strategies.selection import Selection, UniformSelection
 from strategies.streaming import StreamingGrid
+from strategies.update_sum import UpdateSum
 
 Vector = NDArray[np.float32]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+LateReplies = Literal["accept", "refuse"]
+EvaluateMode = Literal["message", "piggyback"]
 
 DEFAULT_EXACT: Final = ("*running_mean", "*running_var", "*num_batches_tracked")
 """Arrays of batch normalisation that are not trained, by PyTorch's names."""
@@ -52,18 +55,19 @@ _logger = logging.getLogger(__name__)
 class CompressedStrategy(FedAvg):
     """Federates a model through codecs: coded broadcast, streamed aggregation of coded updates.
 
-    The model is broadcast as one payload, encoded once. Replies are decoded and added to one
+    Clients are sent differences to what they hold. Their replies are decoded and added to one
     accumulator as they arrive, weighted by their number of examples, so that memory does not
     grow with the number of clients. A reply that is not exactly right is refused with a logged
-    reason, and the round goes on without it. Subclasses say what the mean update does to the
+    reason, and the round goes on without it; each update counts at most once, and one that does
+    not count returns to its client's residual. Subclasses say what the mean update does to the
     model, in :meth:`step`.
 
     Parameters
     ----------
     codec : str
         Spec of what clients send.
-    downlink_codec : str
-        Spec of what the server sends: ``fp32``, ``fp16`` or ``bf16``.
+    downlink : DownlinkSettings
+        How the model travels to clients.
     feedback : str
         Spec of what clients do about what the codec leaves out: ``none``, ``residual``,
         ``step_ahead`` or ``dgc``; see :mod:`fl_opt.exchange.feedback`.
@@ -76,12 +80,22 @@ class CompressedStrategy(FedAvg):
         Number of clients that evaluate. Default: by ``fraction_evaluate``.
     evaluate_every : int
         Clients evaluate every so many rounds; 0: never.
+    evaluate_mode : {"message", "piggyback"}
+        Whether they evaluate the round's new model, which takes messages of its own, or the
+        model that they are about to train from.
+    late_replies : {"accept", "refuse"}
+        Whether a reply that comes after its round was closed is added to the next step, with
+        weight ``(1 + staleness) ** -0.5``, or returned to its client.
     min_replies : int
         A round with fewer usable replies leaves the model as it was.
     node_timeout : float
         Seconds to wait for enough nodes to connect.
     seed : int
         Of the choice of clients and of all randomness in codecs.
+    checkpoints : Checkpoints, optional
+        Where all that is needed to go on is written, at the end of rounds.
+    checkpoint_every : int
+        Rounds from one checkpoint to the next; one is written at the end in any case.
     observers : sequence of RoundObserver
         Told about the run as it goes.
     **fedavg
@@ -97,15 +111,19 @@ class CompressedStrategy(FedAvg):
         self,
         codec: str = "topk(0.02) | ternary",
         *,
-        downlink_codec: str = "fp32",
+        downlink: DownlinkSettings | None = None,
         feedback: str = "residual",
         exact_arrays: Sequence[str] = DEFAULT_EXACT,
         clients_per_round: int | None = None,
         clients_per_evaluation: int | None = None,
         evaluate_every: int = 1,
+        evaluate_mode: EvaluateMode = "message",
+        late_replies: LateReplies = "accept",
         min_replies: int = 1,
         node_timeout: float = 120.0,
         seed: int = 0,
+        checkpoints: Checkpoints | None = None,
+        checkpoint_every: int = 1,
         observers: Sequence[RoundObserver] = (),
         **fedavg: Any,
     ) -> None:
@@ -114,23 +132,25 @@ class CompressedStrategy(FedAvg):
             raise ConfigError(f"min_replies = {min_replies} is not at least 1")
         self.codec = build_codec(codec)
         build_feedback(feedback)  # refuses a spec that clients would refuse
-        self.downlink_codec = build_downlink_codec(downlink_codec)
+        self.downlink = downlink or DownlinkSettings()
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
         self.clients_per_evaluation = clients_per_evaluation
         self.evaluate_every = evaluate_every
+        self.evaluate_mode = evaluate_mode
+        self.late_replies = late_replies
         self.min_replies = min_replies
         self.node_timeout = node_timeout
+        self.checkpoint_every = checkpoint_every
         self.selection: Selection = UniformSelection(seed)
-        self._rules = ReplyRules(codec, feedback, seed)
+        self._checkpoints = checkpoints
+        self._messenger = Messenger(
+            build_downlink(self.downlink, seed=seed), ReplyRules(codec, feedback, seed)
+        )
         self._log = RoundLog(observers)
-        self._spec = ParamSpec(())
-        self._vector: Vector = np.empty(0, np.float32)
-        self._exact: dict[str, NDArray[Any]] = {}
-        self._version = -1
-        self._arrays: ArrayRecord | None = None
-        self._broadcast: RecordDict | None = None
-        self._expected = 0
+        self._correspondence = Correspondence(self._messenger, self._log)
+        self._model = GlobalModel()
+        self._rounds_before = 0  # of a run that is resumed; Flower's loop begins with 1 again
 
     @abstractmethod
     def step(self, model: Vector, delta: Vector) -> Vector:
@@ -144,6 +164,13 @@ class CompressedStrategy(FedAvg):
             The weighted mean of their updates; it may be overwritten.
         """
 
+    def optimizer_state(self) -> dict[str, Vector]:
+        """Return what :meth:`step` remembers, for a checkpoint."""
+        return {}
+
+    def restore_optimizer(self, vectors: dict[str, Vector]) -> None:
+        """Go on from what :meth:`optimizer_state` returned."""
+
     def start(  # noqa: PLR0917
         self,
         grid: Grid,
@@ -153,20 +180,48 @@ class CompressedStrategy(FedAvg):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
+        *,
+        resume: bool = False,
     ) -> Result:
-        """Run the rounds as Flower does, with replies streamed and rounds recorded."""
+        """Run the rounds as Flower does, with replies streamed and rounds recorded.
+
+        Parameters
+        ----------
+        grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
+            As for Flower's strategies.
+        resume : bool
+            Go on from the last checkpoint, if there is one, to a total of ``num_rounds``.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint cannot be used.
+        """
+        streaming = StreamingGrid(grid)
+        if resume and self._checkpoints is not None and self._checkpoints.exists():
+            self._resume(self._checkpoints, streaming)
+            initial_arrays = self._model.arrays or initial_arrays
+        else:
+            self._adopt(initial_arrays)
+        self._save(streaming, 0)
+        before = self._rounds_before
 
         def evaluate_and_record(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if before and not server_round:
+                return None
             with self._log.part("evaluate"):
-                metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
+                metrics = evaluate_fn(before + server_round, arrays) if evaluate_fn else None
             self._log.finish(metrics or {})
+            due = not (before + server_round) % self.checkpoint_every
+            if server_round and (due or before + server_round == num_rounds):
+                self._save(streaming, server_round)
             return metrics
 
-        with self._log.run(grid, num_rounds):
+        with self._log.run(grid, num_rounds, first=before + 1 if before else 0):
             result = super().start(
-                StreamingGrid(grid),
+                streaming,
                 initial_arrays,
-                num_rounds,
+                num_rounds - before,
                 timeout,
                 train_config,
                 evaluate_config,
@@ -174,20 +229,21 @@ class CompressedStrategy(FedAvg):
             )
         if not result.arrays:  # every round was refused
             result.arrays = initial_arrays
-        return result
+        return _renumbered(result, before)
 
     def summary(self) -> None:
         """Log the configuration."""
-        _logger.info("uplink codec: %s, feedback: %s", self.codec, self._rules.feedback)
-        _logger.info("downlink codec: %s", self.downlink_codec)
+        _logger.info("uplink codec: %s", self.codec)
+        _logger.info("downlink: %s, codec: %s", self.downlink.mode, self.downlink.codec)
         super().summary()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Choose clients and build one message for each, all around the same record."""
+        """Choose clients and write a message to each."""
         if self.fraction_train == 0.0 and self.clients_per_round is None:
             return []
+        server_round += self._rounds_before
         with self._log.part("broadcast"):
             self._adopt(arrays)
             nodes = self._choose(
@@ -197,9 +253,15 @@ class CompressedStrategy(FedAvg):
                 self.fraction_train,
                 self.min_train_nodes,
             )
-            messages = self._messages(server_round, config, nodes, MessageType.TRAIN)
-        self._expected = len(messages)
-        return messages
+            piggyback = self.evaluate_mode == "piggyback"
+            return self._correspondence.open(
+                server_round,
+                nodes,
+                config,
+                MessageType.TRAIN,
+                dense_bytes=self._model.dense_bytes,
+                evaluate=piggyback and self._evaluation_due(server_round),
+            )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -213,49 +275,38 @@ class CompressedStrategy(FedAvg):
         metrics : MetricRecord or None
             The clients' metrics, aggregated.
         """
+        server_round += self._rounds_before
         self._log.pushed("send")
-        total = 0.0
-        accumulator = np.zeros(self._spec.size, np.float32)
-        exact = ExactMean(self._spec)
-        metrics: list[RecordDict] = []
-        seen: set[int] = set()
-        for reply in self._timed(replies):
-            self._log.received(reply, training=True, received=len(seen) + 1)
-            node_id = reply.metadata.src_node_id
-            with self._log.part("decode-aggregate"):
-                try:
-                    if node_id in seen:
-                        raise ExchangeError("the node has answered already in this round")
-                    seen.add(node_id)
-                    record, weight = open_reply(reply, self.weighted_by_key)
-                    received = decode_reply(reply.content, self._spec, version=self._version)
-                except FlOptError as error:
-                    self._refuse(server_round, node_id, error)
-                    continue
-                received.update.add_to(accumulator, weight)
-                exact.add(received.exact, weight)
-                total += weight
-            metrics.append(RecordDict({records.METRICS: record}))
-            self._log.accepted(reply, weight)
-        self._log.missing(self._expected - len(seen))
+        taken = Collection(self._model.spec, self._messenger, self.weighted_by_key)
+        for reply in self._correspondence.read(replies):
+            training = reply.metadata.message_type.startswith(MessageType.TRAIN)
+            self._log.received(reply, training=training, received=len(taken) + 1)
+            if training:  # or it belongs to an evaluation that is over
+                with self._log.part("decode-aggregate"):
+                    self._take(reply, taken)
+        self._log.missing(len(self._correspondence.unanswered))
+        if self.late_replies == "refuse":
+            self._messenger.ledger.close_all()
         with self._log.part("decode-aggregate"):
-            if not self._complete(server_round, len(metrics), accumulator):
+            if not self._complete(server_round, taken):
+                taken.release()
                 return None, None
-            accumulator /= np.float32(total)
-            self._vector = self.step(self._vector, accumulator)
-            self._exact = exact.result()
-            self._version += 1
-            self._broadcast = None
-            self._arrays = records.pack_arrays(self._spec.unflatten(self._vector, self._exact))
-        aggregated = self.train_metrics_aggr_fn(metrics, self.weighted_by_key)
+            taken.commit()
+            self._take_step(taken.total)
+        aggregated = self.train_metrics_aggr_fn(taken.metrics, self.weighted_by_key)
         self._log.trained(aggregated)
-        return self._arrays, aggregated
+        if taken.evaluations:
+            self._log.evaluated(
+                self.evaluate_metrics_aggr_fn(taken.evaluations, self.weighted_by_key)
+            )
+        return self._model.arrays, aggregated
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Choose clients to evaluate the model, in the rounds that are due."""
-        if not self._evaluation_due(server_round):
+        server_round += self._rounds_before
+        if self.evaluate_mode == "piggyback" or not self._evaluation_due(server_round):
             return []
         with self._log.part("evaluate"):
             self._adopt(arrays)
@@ -266,23 +317,34 @@ class CompressedStrategy(FedAvg):
                 self.fraction_evaluate,
                 self.min_evaluate_nodes,
             )
-            return self._messages(server_round, config, nodes, MessageType.EVALUATE)
+            return self._correspondence.open(
+                server_round,
+                nodes,
+                config,
+                MessageType.EVALUATE,
+                dense_bytes=self._model.dense_bytes,
+            )
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the clients' metrics, weighted by their number of examples."""
-        if not self._evaluation_due(server_round):
+        server_round += self._rounds_before
+        if self.evaluate_mode == "piggyback" or not self._evaluation_due(server_round):
             return None
         self._log.pushed("evaluate")
         metrics: list[RecordDict] = []
         with self._log.part("evaluate"):
-            for reply in replies:
+            for reply in self._correspondence.read(replies):
                 self._log.received(reply, training=False, received=0)
+                if not reply.metadata.message_type.startswith(MessageType.EVALUATE):
+                    continue  # an update that missed this round's step
                 try:
+                    if self._correspondence.answer(reply) is None:
+                        continue
                     record, weight = open_reply(reply, self.weighted_by_key, least=0)
                 except FlOptError as error:
-                    self._refuse(server_round, reply.metadata.src_node_id, error)
+                    self._correspondence.refuse(reply, error)
                     continue
                 if weight:
                     metrics.append(RecordDict({records.METRICS: record}))
@@ -298,17 +360,9 @@ class CompressedStrategy(FedAvg):
 
     def _adopt(self, arrays: ArrayRecord) -> None:
         """Take over a model that was set from outside; our own last one is known already."""
-        if arrays is self._arrays:
-            return
-        named = records.unpack_arrays(arrays)
-        self._spec = ParamSpec.of(named, self.exact_arrays)
-        if not self._spec.size:
-            raise ModelError("the model has no floating-point arrays to train")
-        self._vector = self._spec.flatten(named)
-        self._exact = self._spec.exact_part(named)
-        self._version += 1
-        self._broadcast = None
-        self._arrays = arrays
+        model = self._model
+        if model.adopt(arrays, self.exact_arrays):
+            self._messenger.begin(model.spec, model.vector, model.exact)
 
     def _choose(
         self, grid: Grid, server_round: int, count: int | None, fraction: float, least: int
@@ -319,37 +373,38 @@ class CompressedStrategy(FedAvg):
         wanted = max(int(len(node_ids) * fraction), least) if count is None else count
         return self.selection.select(node_ids, wanted, server_round)
 
-    def _messages(
-        self, server_round: int, config: ConfigRecord, nodes: list[int], message_type: str
-    ) -> list[Message]:
-        config["server-round"] = server_round
-        if self._broadcast is None:
-            self._broadcast = pack_broadcast(
-                self._spec,
-                self.downlink_codec,
-                self._vector,
-                self._exact,
-                version=self._version,
-                rules=self._rules,
-            )
-        # A copy of the configuration: Flower's loop changes its own in the next round.
-        content = for_participants(self._broadcast, len(nodes))
-        content[records.CONFIG] = ConfigRecord(dict(config))
-        messages = list(self._construct_messages(content, nodes, message_type))
-        self._log.sent(messages, dense_bytes=4 * self._spec.size)
-        return messages
+    def _take(self, reply: Message, taken: Collection) -> None:
+        """Take in a training reply, for what it is worth."""
+        try:
+            answer = self._correspondence.answer(reply)
+            if answer is None:
+                return
+            update = taken.take(reply, answer)
+        except NotOpenError as error:
+            self._correspondence.ignore(reply, error)
+        except FlOptError as error:
+            self._correspondence.refuse(reply, error)
+        else:
+            self._log.accepted(reply, update.num_examples, stale=update.staleness > 0)
+            self._correspondence.settled(reply)
 
-    def _complete(self, server_round: int, count: int, accumulator: Vector) -> bool:
+    def _take_step(self, total: UpdateSum) -> None:
+        delta, exact = total.mean()
+        vector = self.step(self._model.vector, delta)
+        self._model.move(vector, exact)
+        self._messenger.downlink.advance(vector, exact)
+
+    def _complete(self, server_round: int, taken: Collection) -> bool:
         """Say whether the round may change the model."""
-        if count < self.min_replies:
+        if len(taken) < self.min_replies:
             _logger.warning(
                 "round %d: %d usable replies, %d needed: the model stays as it was",
                 server_round,
-                count,
+                len(taken),
                 self.min_replies,
             )
             return False
-        if not np.isfinite(accumulator).all():
+        if not taken.total.is_finite():
             _logger.warning(
                 "round %d: the sum of the updates overflows: the model stays as it was",
                 server_round,
@@ -357,16 +412,31 @@ class CompressedStrategy(FedAvg):
             return False
         return True
 
-    def _refuse(self, server_round: int, node_id: int, error: FlOptError) -> None:
-        _logger.warning("round %d: reply of node %d refused: %s", server_round, node_id, error)
-        self._log.refused(node_id, str(error))
+    def _save(self, grid: StreamingGrid, server_round: int) -> None:
+        if self._checkpoints is None:
+            return
+        progress = state.Progress(
+            server_round=self._rounds_before + server_round,
+            optimizer=dict(self.optimizer_state()),
+            late=dict(grid.late),
+        )
+        with self._log.part("checkpoint"):
+            state.save(self._checkpoints, progress, self._model, self._messenger, grid.inner)
 
-    def _timed(self, replies: Iterable[Message]) -> Iterable[Message]:
-        """Yield replies; the time until each one is there counts as waiting."""
-        iterator = iter(replies)
-        while True:
-            with self._log.part("wait"):
-                reply = next(iterator, None)
-            if reply is None:
-                return
-            yield reply
+    def _resume(self, checkpoints: Checkpoints, grid: StreamingGrid) -> None:
+        progress = state.load(checkpoints, self._model, self._messenger, grid.inner)
+        self._rounds_before = progress.server_round
+        self.restore_optimizer(progress.optimizer)
+        grid.late |= progress.late
+
+
+def _renumbered(result: Result, before: int) -> Result:
+    """Return a result whose rounds are counted from the beginning of the whole run."""
+    for name in (
+        "train_metrics_clientapp",
+        "evaluate_metrics_clientapp",
+        "evaluate_metrics_serverapp",
+    ):
+        metrics = getattr(result, name)
+        setattr(result, name, {before + number: value for number, value in metrics.items()})
+    return result

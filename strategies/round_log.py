@@ -11,6 +11,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_opt.exchange import records
+from fl_opt.exchange.downlink import Kind
+from fl_opt.exchange.incoming import Answer
 from fl_opt.exchange.traffic import message_bytes, payload_bytes
 from fl_opt.profiling.memory import peak_memory_bytes
 from fl_opt.profiling.rounds import ClientRecord, RoundObserver, RoundRecord
@@ -38,13 +40,16 @@ class RoundLog:
         self._virtual = 0.0
 
     @contextmanager
-    def run(self, grid: Grid, num_rounds: int) -> Iterator[None]:
-        """Tell the observers of start and end; take the virtual clock from the grid, if any."""
+    def run(self, grid: Grid, num_rounds: int, first: int = 0) -> Iterator[None]:
+        """Tell the observers of start and end; take the virtual clock from the grid, if any.
+
+        ``first`` is the number of the first record.
+        """
         self._clock = getattr(grid, "clock", None)
         self._timing_of = getattr(grid, "timing_of", None)
         for observer in self._observers:
             observer.on_start(num_rounds)
-        self._begin(0)
+        self._begin(first)
         try:
             yield
         finally:
@@ -61,14 +66,21 @@ class RoundLog:
             parts = self._record.parts
             parts[name] = parts.get(name, 0.0) + time.perf_counter() - begin
 
-    def sent(self, messages: Sequence[Message], dense_bytes: int) -> None:
-        """Count messages that carry a model of ``dense_bytes`` bytes as float32."""
-        self._sent_at = time.perf_counter()
-        self._expected = len(messages)
-        self._dense_bytes = dense_bytes
-        for message in messages:
+    def sent(self, messages: Sequence[tuple[Message, Kind]], dense_bytes: int) -> None:
+        """Count messages that stand for a model of ``dense_bytes`` bytes as float32.
+
+        Those that repeat what a client could not use stand for none.
+        """
+        if dense_bytes:
+            self._sent_at = time.perf_counter()
+            self._expected = len(messages)
+            self._dense_bytes = dense_bytes
+        by_kind = self._record.bytes_down_by_kind
+        for message, kind in messages:
             client = self._client(message.metadata.dst_node_id)
-            client.bytes_down += payload_bytes(message)
+            size = payload_bytes(message)
+            client.bytes_down += size
+            by_kind[kind] = by_kind.get(kind, 0) + size
             self._record.message_bytes_down += message_bytes(message)
             self._record.dense_bytes_down += dense_bytes
 
@@ -87,7 +99,6 @@ class RoundLog:
             self._note_costs(client, reply)
         if not training:
             return
-        record.dense_bytes_up += self._dense_bytes
         if self._timing_of is not None:
             timing = self._timing_of(reply)
             record.parts["download"] = timing.download
@@ -96,15 +107,28 @@ class RoundLog:
         for observer in self._observers:
             observer.on_reply(record.server_round, received, self._expected)
 
-    def accepted(self, reply: Message, num_examples: int) -> None:
+    def accepted(self, reply: Message, num_examples: int, *, stale: bool) -> None:
         """Note a training reply that was used."""
         self._record.participants += 1
+        self._record.stale += stale
+        self._record.dense_bytes_up += self._dense_bytes
         self._client(reply.metadata.src_node_id).num_examples = num_examples
 
     def refused(self, node_id: int, reason: str) -> None:
         """Note a reply that could not be used."""
         self._record.failures += 1
         self._client(node_id).error = reason
+
+    def noted(self, answer: Answer) -> None:
+        """Note what a client says about its own state."""
+        self._record.served_again += bool(answer.need)
+        self._record.returned += answer.returned
+        self._record.lost += answer.lost
+
+    def ignored(self, node_id: int) -> None:
+        """Note a reply that was a duplicate, or came too late to count."""
+        self._record.ignored += 1
+        self._client(node_id)
 
     def missing(self, count: int) -> None:
         """Note training replies that never came."""

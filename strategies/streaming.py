@@ -3,15 +3,16 @@
 Flower's ``Strategy.start`` hands what ``Grid.send_and_receive`` returns to
 ``aggregate_train``, which takes any iterable. With a :class:`StreamingGrid` that iterable
 waits for replies itself: a strategy decodes each reply while the others are still on their
-way, and never holds them all. The wrapper polls at its own pace, where Flower's Grid
-for deployments looks every three seconds.
+way, and never holds them all. It may send further messages while it waits, and replies that
+come after their round was closed turn up in a later one. The wrapper polls at its own pace,
+where Flower's Grid for deployments looks every three seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -32,6 +33,18 @@ class ReplyStream(Iterator[Message]):
     It ends when every reply has come or the time is up. The clock runs from the moment the
     messages were sent, whoever is iterating.
 
+    Parameters
+    ----------
+    grid : Grid
+    clock : Clock
+    sent : mapping of str to int
+        Node ids of the messages sent, by message id.
+    timeout : float or None
+        Seconds.
+    late : dict of str to int
+        The same for messages of earlier streams. Their replies are handed out too, if they come
+        meanwhile; what this stream leaves unanswered is added at its end.
+
     Attributes
     ----------
     expected : int
@@ -41,11 +54,18 @@ class ReplyStream(Iterator[Message]):
     """
 
     def __init__(
-        self, grid: Grid, clock: Clock, message_ids: Iterable[str], timeout: float | None
+        self,
+        grid: Grid,
+        clock: Clock,
+        sent: Mapping[str, int],
+        timeout: float | None,
+        late: dict[str, int],
     ) -> None:
         self._grid = grid
         self._clock = clock
-        self._pending = set(message_ids)
+        self._pending = dict(sent)
+        self._late = late
+        self._nodes = {**late, **sent}
         self._deadline = math.inf if timeout is None else clock.time() + timeout
         self.expected = len(self._pending)
         self.received = 0
@@ -56,6 +76,17 @@ class ReplyStream(Iterator[Message]):
         """Replies that have not come so far, or, at the end, in time."""
         return len(self._pending)
 
+    def push(self, messages: Iterable[Message]) -> None:
+        """Send further messages; the stream waits for their replies, until the same moment."""
+        accepted = _push(self._grid, messages)
+        self._pending |= accepted
+        self._nodes |= accepted
+        self.expected += len(accepted)
+
+    def node_of(self, reply: Message) -> int:
+        """Return the node that a reply is from; an error made by a SuperLink names another."""
+        return self._nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+
     def __next__(self) -> Message:
         reply = next(self._replies)
         self.received += 1
@@ -64,17 +95,19 @@ class ReplyStream(Iterator[Message]):
     def _wait(self) -> Iterator[Message]:
         wait = SHORTEST_WAIT
         while self._pending:
-            for reply in self._grid.pull_messages(self._pending.copy()):
+            for reply in self._grid.pull_messages(self._pending.keys() | self._late.keys()):
                 question = reply.metadata.reply_to_message_id
-                if question in self._pending:
-                    self._pending.discard(question)
+                if question in self._pending or question in self._late:
+                    self._pending.pop(question, None)
+                    self._late.pop(question, None)
                     wait = SHORTEST_WAIT
                     yield reply
             left = self._deadline - self._clock.time()
             if not self._pending or left <= 0.0:
-                return
+                break
             self._clock.sleep(min(wait, left))
             wait = min(wait * BACKOFF, LONGEST_WAIT)
+        self._late |= self._pending
 
 
 class StreamingGrid(GridProxy):
@@ -85,11 +118,18 @@ class StreamingGrid(GridProxy):
     grid : Grid
         Any Grid; everything but ``send_and_receive`` is its own. Its ``clock`` is used if
         it has one, real time otherwise.
+
+    Attributes
+    ----------
+    late : dict of str to int
+        Messages whose replies did not come in time: node ids by message id. Those of a server
+        that was cut off can be added.
     """
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
         self.clock: Clock = getattr(grid, "clock", None) or WallClock()
+        self.late: dict[str, int] = {}
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -106,10 +146,20 @@ class StreamingGrid(GridProxy):
         -------
         ReplyStream
         """
-        sent = list(messages)  # Grids go through them more than once
-        accepted = [key for key in self.inner.push_messages(sent) if key] if sent else []
-        if len(accepted) < len(sent):
-            logger.warning(
-                "%d of %d messages were refused", len(sent) - len(accepted), len(sent)
-            )
-        return ReplyStream(self.inner, self.clock, accepted, timeout)
+        return ReplyStream(
+            self.inner, self.clock, _push(self.inner, messages), timeout, self.late
+        )
+
+
+def _push(grid: Grid, messages: Iterable[Message]) -> dict[str, int]:
+    """Send messages and return the node ids of those that were accepted, by message id."""
+    sent = list(messages)  # Grids go through them more than once
+    keys = grid.push_messages(sent) if sent else ()
+    accepted = {
+        key: message.metadata.dst_node_id
+        for key, message in zip(keys, sent, strict=True)
+        if key
+    }
+    if len(accepted) < len(sent):
+        logger.warning("%d of %d messages were refused", len(sent) - len(accepted), len(sent))
+    return accepted

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fl_opt.config import SimulationSettings
 from fl_opt.simulation import VirtualGrid, build_device_model
+from fl_opt.simulation.faults import FaultPlan
 
 SIZE = 40
 
@@ -61,9 +62,19 @@ def pull_client_fn(context: Context) -> NumPyClient:
     return PullClient(int(context.node_config["partition-id"]))
 
 
+def evaluate_message(message: Message, context: Context) -> Message:
+    """Evaluate, as an app on Flower's message API does."""
+    arrays = message.content.array_records["arrays"]
+    client = PullClient(int(context.node_config["partition-id"]))
+    loss, num_examples, metrics = client.evaluate([a.numpy() for a in arrays.values()], {})
+    numbers = {"num-examples": num_examples, "loss": loss, **metrics}
+    return Message(RecordDict({"metrics": MetricRecord(numbers)}), reply_to=message)
+
+
 def message_app(mods: list[Any]) -> ClientApp:
     """The same client written on Flower's message API."""
     app = ClientApp(mods=mods)
+    app.evaluate()(evaluate_message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -75,18 +86,17 @@ def message_app(mods: list[Any]) -> ClientApp:
         content = RecordDict({"model": record, "metrics": MetricRecord(numbers)})
         return Message(content, reply_to=message)
 
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        arrays = message.content.array_records["arrays"]
-        client = PullClient(int(context.node_config["partition-id"]))
-        loss, num_examples, metrics = client.evaluate([a.numpy() for a in arrays.values()], {})
-        numbers = {"num-examples": num_examples, "loss": loss, **metrics}
-        return Message(RecordDict({"metrics": MetricRecord(numbers)}), reply_to=message)
-
     return app
 
 
-def toy_grid(app: ClientApp, num_clients: int = 4) -> VirtualGrid:
+def first_arrays(context: Context) -> list[NDArray[Any]]:
+    """The arrays of the first model, as a client builds them."""
+    return [array.numpy() for array in initial_arrays().values()]
+
+
+def toy_grid(
+    app: ClientApp, num_clients: int = 4, faults: FaultPlan | None = None
+) -> VirtualGrid:
     """A virtual grid of equal devices."""
     devices = build_device_model(SimulationSettings(), seed=0)
-    return VirtualGrid(app, num_clients, devices)
+    return VirtualGrid(app, num_clients, devices, faults=faults)

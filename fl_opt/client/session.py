@@ -1,4 +1,4 @@
-"""One round on a client: decode the model, let the app train it, encode what it learned.
+"""One round on a client: receive the model, let the app train it, encode what it learned.
 
 :class:`~fl_opt.client.CompressedNumPyClient` and :func:`~fl_opt.client.compression_mod` are
 skins over this, for the two ways in which Flower apps are written.
@@ -6,70 +6,155 @@ skins over this, for the two ways in which Flower apps are written.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import ConfigRecord, Context
+from flwr.app import Context
 from numpy.typing import NDArray
 
-from fl_opt.exchange.downlink import unpack_broadcast
+from fl_opt.errors import PayloadError
+from fl_opt.exchange import records
+from fl_opt.exchange.client_state import ClientState
+from fl_opt.exchange.downlink.base import SEED
+from fl_opt.exchange.received import InitialFn, Received, ReferenceNeededError, receive
 from fl_opt.exchange.records import MetaValue
-from fl_opt.exchange.uplink import encode_reply, reply_meta, start_arrays
+from fl_opt.exchange.uplink import reply_meta, resend, settle
 from fl_opt.params import NamedArrays
 from fl_opt.profiling.memory import peak_memory_bytes
 
 TrainFn = Callable[[dict[str, NDArray[Any]]], NamedArrays]
+EvaluateFn = Callable[[dict[str, NDArray[Any]]], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a message to a client came to.
+
+    Attributes
+    ----------
+    payload : bytes
+        The coded update; empty if there is none.
+    meta : dict
+        What goes beside it.
+    evaluation : mapping or None
+        What ``evaluate`` returned for the model received, if it was asked.
+    done : bool
+        False if the client could not do what was asked, and says what it needs, or if the
+        update was sent before and is only repeated: the app has not run.
+    """
+
+    payload: bytes
+    meta: dict[str, MetaValue]
+    evaluation: Mapping[str, float] | None = None
+    done: bool = True
 
 
 def train_round(
-    payload: bytes, meta: ConfigRecord, context: Context, train: TrainFn
-) -> tuple[bytes, dict[str, MetaValue]]:
+    payload: bytes,
+    meta: Mapping[str, object],
+    context: Context,
+    train: TrainFn,
+    *,
+    initial: InitialFn | None = None,
+    evaluate: EvaluateFn | None = None,
+) -> Outcome:
     """Answer a training message.
 
     Parameters
     ----------
     payload : bytes
-        The coded model.
-    meta : ConfigRecord
+        What takes the client to the model to train from; may be empty.
+    meta : mapping
         What came beside it.
     context : Context
-        The client's; what feedback remembers lives in its state.
+        The client's; what must outlive the round is kept in its state.
     train : callable
         Takes the named arrays to start from (its own to change) and returns them trained.
-
-    Returns
-    -------
-    payload : bytes
-        The coded update.
-    meta : dict
-        What goes beside it: version, model fingerprint and what the round cost here
-        (seconds, bytes of peak memory).
+    initial : callable, optional
+        Builds the model that the server began with.
+    evaluate : callable, optional
+        Takes the named arrays of the model received and returns metrics, among them ``loss``
+        and ``num-examples``. It is called before training, if the server asks for it.
 
     Raises
     ------
-    PayloadError, ExchangeError, ModelError, CodecError
-        Nothing is kept in the state then.
+    ExchangeError, ModelError, CodecError
+        The state is as it was then.
     """
-    received = unpack_broadcast(payload, meta)
+    client = ClientState.load(context.state)
+    if (again := resend(meta, client)) is not None:
+        return Outcome(*again, done=False)
+    received = _receive(payload, meta, client, initial)
+    if isinstance(received, Outcome):
+        return received
+    evaluation = None
+    if evaluate is not None and received.rules.evaluate:
+        evaluation = evaluate(received.arrays())
+    turn = settle(received, client, context.state)
     begin = time.perf_counter()
-    trained = train(start_arrays(received, context.state))
+    trained = train(turn.start_arrays())
     trained_at = time.perf_counter()
-    reply = encode_reply(received, trained, context.state, client_id=client_identity(context))
+    reply, beside = turn.finish(trained, context.state, client_id=client_identity(context))
     costs = {
         "train-seconds": trained_at - begin,
         "encode-seconds": time.perf_counter() - trained_at,
         "peak-memory-bytes": float(peak_memory_bytes()),
     }
-    return reply, {**reply_meta(received), **costs}
+    return Outcome(reply, {**beside, **costs}, evaluation)
 
 
-def received_arrays(payload: bytes, meta: ConfigRecord) -> dict[str, NDArray[Any]]:
-    """Decode the model of a message that asks for no update, such as an evaluation."""
-    return unpack_broadcast(payload, meta).arrays()
+def evaluate_round(
+    payload: bytes,
+    meta: Mapping[str, object],
+    context: Context,
+    evaluate: Callable[[dict[str, NDArray[Any]]], None],
+    *,
+    initial: InitialFn | None = None,
+) -> Outcome:
+    """Answer a message that asks for no update: call ``evaluate``, keep the model received.
+
+    Parameters and errors are those of :func:`train_round`.
+    """
+    client = ClientState.load(context.state)
+    received = _receive(payload, meta, client, initial)
+    if isinstance(received, Outcome):
+        return received
+    evaluate(received.arrays())
+    if received.keep:
+        same = client.spec == received.spec
+        dataclasses.replace(
+            client,
+            spec=received.spec,
+            reference=received.reference,
+            payload=client.payload if same else b"",
+        ).store(context.state)
+    costs = {"peak-memory-bytes": float(peak_memory_bytes())}
+    return Outcome(b"", {**reply_meta(received), **costs})
 
 
 def client_identity(context: Context) -> int:
     """Return a number that stays with a client: its partition if it has one, else its node."""
     partition = context.node_config.get("partition-id")
     return int(partition) if partition is not None else int(context.node_id)
+
+
+def _receive(
+    payload: bytes,
+    meta: Mapping[str, object],
+    client: ClientState,
+    initial: InitialFn | None,
+) -> Received | Outcome:
+    """Return the model received, or what to answer if it cannot be reconstructed."""
+    try:
+        return receive(payload, meta, client, initial)
+    except (ReferenceNeededError, PayloadError) as error:
+        held = client.reference.fingerprint if client.reference is not None else ""
+        need: dict[str, records.MetaValue] = {
+            "need": str(error),
+            "reference": held,
+            "seed": initial is not None and meta.get("base") != SEED,
+        }
+        return Outcome(b"", need, done=False)

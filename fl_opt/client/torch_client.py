@@ -150,6 +150,16 @@ def build_torch_client(
     return TorchClient(model, dataset.client(partition_id), settings, partition_id)
 
 
+def first_arrays(settings: Settings, num_partitions: int) -> list[NDArray[Any]]:
+    """Build the arrays of the untrained model, as the server does from the same settings.
+
+    Parameters and errors are those of :func:`build_torch_client`.
+    """
+    info = load_dataset(settings, num_partitions).info
+    model = build_model(settings.model, info, settings.seed)
+    return list(get_arrays(model).values())
+
+
 @lru_cache(maxsize=1)
 def _shared_model(name: str, info: TaskInfo, device: str, seed: int) -> nn.Module:
     return build_model(name, info, seed).to(find_device(device))

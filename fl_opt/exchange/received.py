@@ -1,133 +1,181 @@
-"""Server to client: the model that a round starts from.
-
-Every message names a version of the model, describes its arrays and says how the client is
-to answer. The same record goes to all clients of a round and is encoded once.
-"""
+"""A client's side of the downlink: from a message to the model to train from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Codec, build_codec
-from fl_opt.errors import ConfigError, ExchangeError
+from fl_opt.codecs import Update, read_update
+from fl_opt.errors import ExchangeError, ModelError, PayloadError
 from fl_opt.exchange import records
-from fl_opt.exchange.blob import decode_blob, encode_blob
+from fl_opt.exchange.client_state import ClientState
+from fl_opt.exchange.downlink.base import NOTHING, SEED
+from fl_opt.exchange.exact import read_exact
+from fl_opt.exchange.reference import ExactArrays, Reference
+from fl_opt.exchange.rules import ReplyRules
 from fl_opt.params import NamedArrays, ParamSpec
+from fl_opt.wire import FrameKind, Reader, split_frames
 
-_LOSSLESS_ENOUGH = ("fp32", "fp16", "bf16")
-
-
-def build_downlink_codec(spec: str) -> Codec:
-    """Build the codec of a whole model; it must keep every entry in at least 16 bits."""
-    codec = build_codec(spec)
-    if (
-        not isinstance(codec, Codec)
-        or codec.selection.sparse
-        or codec.quantizer.name not in _LOSSLESS_ENOUGH
-    ):
-        raise ConfigError(
-            f"downlink codec {spec!r} would damage the model; a whole model can be sent as "
-            f"{', '.join(_LOSSLESS_ENOUGH)}"
-        )
-    return codec
+InitialFn = Callable[[], NamedArrays]
+"""Builds the model that the server began with; names do not matter, their order does."""
 
 
-@dataclass(frozen=True)
-class ReplyRules:
-    """How a client is to answer: specs of codec and feedback, and the run's seed.
-
-    ``participants`` is the number of clients asked in the round; 0 if that is not known.
-    """
-
-    codec: str
-    feedback: str
-    seed: int
-    participants: int = 0
+class ReferenceNeededError(ExchangeError):
+    """The client cannot build on what the server takes for granted; it is to be told so."""
 
 
 @dataclass(frozen=True)
 class Received:
     """A model as a client received it.
 
-    ``reference`` (read-only, float32, shape ``(spec.size,)``) is what the client's update is a
-    difference against.
+    Attributes
+    ----------
+    spec : ParamSpec
+    version : int
+    reference : Reference
+        What the client's update is a difference against.
+    rules : ReplyRules
+    keep : bool
+        Whether the client is to keep the reference.
+    update : int
+        Id of the update that is asked for; 0 for none.
+    acknowledged : int
+        Id of the last update from this client that was accepted.
     """
 
     spec: ParamSpec
     version: int
-    reference: NDArray[np.float32]
-    exact: dict[str, NDArray[Any]]
+    reference: Reference
     rules: ReplyRules
+    keep: bool
+    update: int
+    acknowledged: int
 
     def arrays(self, start: NDArray[np.float32] | None = None) -> dict[str, NDArray[Any]]:
         """Return the named arrays of the model: copies, free to be changed.
 
-        ``start``, of the reference's shape, stands in for it.
+        ``start``, of the reference's shape, stands in for its vector.
         """
-        vector = self.reference if start is None else start
-        exact = {name: array.copy() for name, array in self.exact.items()}
+        vector = self.reference.vector if start is None else start
+        exact = {name: array.copy() for name, array in self.reference.exact.items()}
         return self.spec.unflatten(vector.copy(), exact)
 
 
-def pack_broadcast(
-    spec: ParamSpec,
-    codec: Codec,
-    vector: NDArray[np.float32],
-    exact: NamedArrays,
-    *,
-    version: int,
-    rules: ReplyRules,
-) -> RecordDict:
-    """Encode a model for the clients of a round."""
-    blob = encode_blob(spec, codec, vector, exact, seed=version)
-    meta: dict[str, records.MetaValue] = {
-        "version": version,
-        "spec": spec.to_bytes(),
-        "codec": rules.codec,
-        "feedback": rules.feedback,
-        "seed": rules.seed,
-        "participants": rules.participants,
-    }
-    return RecordDict(
-        {records.ARRAYS: records.pack_payload(blob), records.META: records.pack_meta(meta)}
-    )
+def receive(
+    payload: bytes, meta: Mapping[str, object], state: ClientState, initial: InitialFn | None
+) -> Received:
+    """Reconstruct the model that a message is about.
 
-
-def for_participants(broadcast: RecordDict, participants: int) -> RecordDict:
-    """Return a packed broadcast that tells how many clients it asks; the payload is shared."""
-    meta = ConfigRecord(dict(broadcast.config_records[records.META]))
-    meta["participants"] = participants
-    return RecordDict({**broadcast, records.META: meta})
-
-
-def unpack_broadcast(payload: bytes, meta: Mapping[str, object]) -> Received:
-    """Decode a broadcast on a client.
+    Parameters
+    ----------
+    payload : bytes
+        Empty if the message has none.
+    meta : mapping
+        What came beside it.
+    state : ClientState
+        What the client holds; it is only read.
+    initial : callable, optional
+        Builds the first model from the seed.
 
     Raises
     ------
+    ReferenceNeededError
+        If the client does not hold, and cannot build, what the message builds on; or if what
+        comes out is not what the server says.
     PayloadError, ExchangeError
-        If anything in it is not exactly right.
+        If anything in the message is not exactly right.
     """
-    spec = ParamSpec.from_bytes(records.meta_value(meta, "spec", bytes))
-    update, exact = decode_blob(payload, spec)
-    reference = update.to_dense()
-    reference.flags.writeable = False
     version = records.meta_value(meta, "version", int)
     if version < 0:
         raise ExchangeError(f"model version {version} is negative")
-    participants = records.meta_value(meta, "participants", int)
-    if participants < 0:
-        raise ExchangeError(f"participants = {participants} is negative")
-    rules = ReplyRules(
-        codec=records.meta_value(meta, "codec", str),
-        feedback=records.meta_value(meta, "feedback", str),
-        seed=records.meta_value(meta, "seed", int),
-        participants=participants,
+    step = records.meta_value(meta, "step", float)
+    if not 0.0 <= step < math.inf:
+        raise ExchangeError(f"step = {step} is not a finite number from 0 up")
+    spec = _spec(meta, state)
+    base = _base(records.meta_value(meta, "base", str), spec, step, state, initial)
+    updates, exact = _read(payload, spec)
+    if payload:
+        base = base.moved(updates, exact if spec.exact_arrays else {}, step)
+    expected = records.meta_value(meta, "reference", str)
+    if base.fingerprint != expected:
+        raise ReferenceNeededError(
+            f"the reference has fingerprint {base.fingerprint}, the server's {expected:.40}"
+        )
+    return Received(
+        spec=spec,
+        version=version,
+        reference=base,
+        rules=ReplyRules.from_meta(meta),
+        keep=records.meta_value(meta, "keep", bool),
+        update=records.meta_value(meta, "update", int),
+        acknowledged=records.meta_value(meta, "acknowledged", int),
     )
-    return Received(spec, version, reference, exact, rules)
+
+
+def _spec(meta: Mapping[str, object], state: ClientState) -> ParamSpec:
+    """Return the description of the model: the one sent, or the one kept."""
+    fingerprint = records.meta_value(meta, "spec", str)
+    if "model" in meta:
+        spec = ParamSpec.from_bytes(records.meta_value(meta, "model", bytes))
+        if spec.fingerprint != fingerprint:
+            raise PayloadError("malformed model description: its fingerprint is another")
+        return spec
+    if state.spec is None or state.spec.fingerprint != fingerprint:
+        raise ReferenceNeededError(f"model {fingerprint:.40} is not known here")
+    return state.spec
+
+
+def _base(
+    name: str, spec: ParamSpec, step: float, state: ClientState, initial: InitialFn | None
+) -> Reference:
+    if name == NOTHING:
+        return Reference(np.zeros(spec.size, np.float32), {})
+    if name == SEED:
+        return _from_seed(spec, step, initial)
+    held = state.reference
+    if held is None or state.spec != spec or held.fingerprint != name:
+        found = "nothing" if held is None else held.fingerprint
+        raise ReferenceNeededError(f"this client holds {found}, not {name:.40}")
+    return held
+
+
+def _from_seed(spec: ParamSpec, step: float, initial: InitialFn | None) -> Reference:
+    if initial is None:
+        raise ReferenceNeededError("this client cannot build the first model")
+    built = list(initial().values())
+    if len(built) != len(spec.arrays):
+        raise ReferenceNeededError(
+            f"the first model built here has {len(built)} arrays, not {len(spec.arrays)}"
+        )
+    named = {a.name: np.asarray(v) for a, v in zip(spec.arrays, built, strict=True)}
+    try:
+        return Reference.of(spec, named, step)
+    except ModelError as error:
+        raise ReferenceNeededError(f"the first model built here: {error}") from None
+
+
+def _read(payload: bytes, spec: ParamSpec) -> tuple[list[Update], ExactArrays]:
+    """Read any number of updates and, if the model has exact arrays, those at the end."""
+    if not payload:
+        return [], {}
+    updates: list[Update] = []
+    exact: ExactArrays | None = None
+    for kind, body in split_frames(payload):
+        if exact is not None:
+            raise PayloadError("payload goes on behind the exact arrays")
+        reader = Reader(body)
+        if kind is FrameKind.UPDATE:
+            updates.append(read_update(reader, spec.size))
+        elif spec.exact_arrays:
+            exact = read_exact(reader, spec)
+        else:
+            raise PayloadError("payload holds exact arrays, the model has none")
+        reader.finish()
+    if spec.exact_arrays and exact is None:
+        raise PayloadError("payload lacks the exact arrays")
+    return updates, exact or {}

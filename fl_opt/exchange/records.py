@@ -1,9 +1,9 @@
 """Where things lie in Flower's records.
 
-Both directions carry one ArrayRecord ``arrays`` with the payload as its only entry, and one
-ConfigRecord ``fl-opt`` with what the other end must know to read it. The payload is marked with
-a serialisation type of its own, so that a strategy that knows nothing of codecs refuses it
-instead of averaging code bytes.
+Both directions carry one ArrayRecord ``arrays`` with the payload as its only entry (none where
+there is nothing to send), and one ConfigRecord ``fl-opt`` with what the other end must know to
+read it. The payload is marked with a serialisation type of its own, so that a strategy that
+knows nothing of codecs refuses it instead of averaging code bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ PAYLOAD: Final = "payload"
 META: Final = "fl-opt"
 CONFIG: Final = "config"
 METRICS: Final = "metrics"
+EVALUATION: Final = "fl-opt.evaluation"
 STYPE: Final = "fl_opt/1"
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 MetaValue = int | float | str | bytes | bool
 T = TypeVar("T", int, float, str, bytes, bool)
@@ -44,8 +45,8 @@ def unpack_arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     return {name: array.numpy() for name, array in record.items()}
 
 
-def find_payload(content: RecordDict) -> bytes:
-    """Return the payload of a message.
+def find_payload(content: RecordDict, *, optional: bool = False) -> bytes:
+    """Return the payload of a message; empty, where it is optional, if there is none.
 
     Raises
     ------
@@ -53,6 +54,8 @@ def find_payload(content: RecordDict) -> bytes:
         If there is none, or it is not marked as one of ours.
     """
     record = content.array_records.get(ARRAYS)
+    if record is None and optional:
+        return b""
     if record is None or list(record) != [PAYLOAD]:
         raise ExchangeError(f"message has no coded payload under {ARRAYS!r}")
     array = record[PAYLOAD]

@@ -1,124 +1,184 @@
-"""Client to server: the update, coded.
+"""Client to server: the update, coded, and what becomes of updates that got lost.
 
-The client's side keeps the state of its feedback in ``context.state``. The server's side
-checks that a reply belongs to the model and version it was asked for.
+A client keeps the last payload it has sent until it hears whether it was accepted. If not, the
+payload is decoded and its mass returned to what the feedback keeps, as if it had never been
+sent. If the server has accepted an update that the client knows nothing of, the client has lost
+its state in between: what it keeps was part of that update, or is older, and is dropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Encoder, Update, build_codec
+from fl_opt.codecs import Encoder, build_codec
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
 from fl_opt.exchange.blob import decode_blob, encode_blob
-from fl_opt.exchange.downlink import Received
-from fl_opt.exchange.feedback import Feedback, build_feedback
+from fl_opt.exchange.client_state import ClientState
+from fl_opt.exchange.feedback import Feedback, State, build_feedback
 from fl_opt.exchange.feedback.store import load_state, store_state
-from fl_opt.params import NamedArrays, ParamSpec
+from fl_opt.exchange.received import Received
+from fl_opt.params import NamedArrays
 from fl_opt.seeds import derive_seed
 
 
 @dataclass(frozen=True)
-class UplinkUpdate:
-    """A client's update as the server received it."""
+class Turn:
+    """A client's turn to train: what it starts from, with its books in order.
 
-    update: Update
-    exact: dict[str, NDArray[Any]]
-
-
-def start_arrays(received: Received, state: RecordDict) -> dict[str, NDArray[Any]]:
-    """Return the named arrays that training starts from: copies, free to be changed.
-
-    They are those of the model received, unless the round's feedback starts elsewhere.
+    Attributes
+    ----------
+    received : Received
+    kept : State
+        What the feedback keeps, after the last update was settled.
+    returned : bool
+        Whether the last update was not accepted and its mass has been taken back.
+    lost : bool
+        Whether an update was accepted that this client does not remember.
     """
-    feedback = _feedback(received.rules.feedback)
-    kept = load_state(state, feedback, received.spec)
-    return received.arrays(feedback.start(received.reference, kept))
+
+    received: Received
+    kept: State
+    returned: bool
+    lost: bool
+
+    def start_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the named arrays that training starts from: copies, free to be changed."""
+        return self.received.arrays(self._start())
+
+    def finish(
+        self, trained: NamedArrays, state: RecordDict, *, client_id: int
+    ) -> tuple[bytes, dict[str, records.MetaValue]]:
+        """Encode what the client learned, and replace its state.
+
+        Parameters
+        ----------
+        trained : mapping of str to ndarray
+            What training made of :meth:`start_arrays`.
+        state : RecordDict
+            The client's ``context.state``. It is changed only if encoding succeeds.
+        client_id : int
+            Makes the randomness of different clients independent.
+
+        Returns
+        -------
+        payload : bytes
+        meta : dict
+            What goes beside it.
+
+        Raises
+        ------
+        ModelError
+            If ``trained`` has other names or shapes than the model received.
+        CodecError
+            If it holds NaN or infinity; the array is named.
+        """
+        received, rules = self.received, self.received.rules
+        spec, feedback = received.spec, _feedback(rules.feedback)
+        delta = spec.flatten(trained)
+        delta -= self._start()
+        vector, moved = feedback.before(delta, self.kept, participants=rules.participants)
+        payload = encode_blob(
+            spec,
+            _codec(rules.codec),
+            vector,
+            spec.exact_part(trained),
+            seed=derive_seed(rules.seed, "uplink", client_id, received.version),
+        )
+        if feedback.arrays:
+            sent, _ = decode_blob(payload, spec)
+            moved = feedback.after(vector, sent, moved)
+        store_state(state, moved, spec)
+        ClientState(
+            spec=spec,
+            reference=received.reference if received.keep else None,
+            update=received.update,
+            payload=payload,
+            acknowledged=received.acknowledged,
+        ).store(state)
+        beside: dict[str, records.MetaValue] = {"returned": self.returned, "lost": self.lost}
+        if feedback.unsent:
+            beside["residual-norm"] = float(np.linalg.norm(moved[feedback.unsent]))
+        return payload, {**reply_meta(received), **beside}
+
+    def _start(self) -> NDArray[np.float32]:
+        feedback = _feedback(self.received.rules.feedback)
+        return feedback.start(self.received.reference.vector, self.kept)
 
 
-def encode_reply(
-    received: Received, trained: NamedArrays, state: RecordDict, *, client_id: int
-) -> bytes:
-    """Encode what a client learned; the state of its feedback is replaced.
+def settle(received: Received, client: ClientState, state: RecordDict) -> Turn:
+    """Settle a client's last update, and begin its turn.
 
     Parameters
     ----------
     received : Received
-        The model received in this round.
-    trained : mapping of str to ndarray
-        What training made of :func:`start_arrays`.
+        With the id of the last update that the server has accepted.
+    client : ClientState
+        What the client remembers.
     state : RecordDict
-        The client's ``context.state``. It is changed only if encoding succeeds.
-    client_id : int
-        Makes the randomness of different clients independent.
-
-    Raises
-    ------
-    ModelError
-        If ``trained`` has other names or shapes than the model received.
-    CodecError
-        If it holds NaN or infinity; the array is named.
+        The client's ``context.state``; it is only read.
     """
-    spec, rules = received.spec, received.rules
-    feedback = _feedback(rules.feedback)
-    kept = load_state(state, feedback, spec)
-    delta = spec.flatten(trained)
-    delta -= feedback.start(received.reference, kept)
-    vector, moved = feedback.before(delta, kept, participants=rules.participants)
-    blob = encode_blob(
-        spec,
-        _codec(rules.codec),
-        vector,
-        spec.exact_part(trained),
-        seed=derive_seed(rules.seed, "uplink", client_id, received.version),
-    )
-    if feedback.arrays:
-        sent, _ = decode_blob(blob, spec)
-        moved = feedback.after(vector, sent, moved)
-    store_state(state, moved, spec)
-    return blob
+    feedback = _feedback(received.rules.feedback)
+    kept: State = load_state(state, feedback, received.spec)
+    last, accepted = client.update, received.acknowledged
+    if accepted > last:
+        return Turn(received, {}, returned=False, lost=True)
+    if accepted == last or not client.payload or client.spec != received.spec:
+        return Turn(received, kept, returned=False, lost=False)
+    sent, _ = decode_blob(client.payload, received.spec)
+    kept = feedback.take_back(sent, kept)
+    return Turn(received, kept, returned=bool(feedback.arrays), lost=False)
 
 
-def reply_meta(received: Received) -> dict[str, records.MetaValue]:
-    """Return what goes beside a reply's payload."""
-    return {"version": received.version, "spec": received.spec.fingerprint}
+def resend(
+    meta: Mapping[str, object], client: ClientState
+) -> tuple[bytes, dict[str, records.MetaValue]] | None:
+    """Return the update that is asked for again, and what goes beside it; None for a new one.
 
-
-def decode_reply(content: RecordDict, spec: ParamSpec, *, version: int) -> UplinkUpdate:
-    """Decode a reply on the server.
+    That a message comes twice is seen before it is read: the client no longer holds what the
+    message builds on.
 
     Parameters
     ----------
-    content : RecordDict
-        Of the reply.
-    spec : ParamSpec
-        The model's.
-    version : int
-        The version of the model that the reply must be a difference against.
+    meta : mapping
+        What came beside the payload.
+    client : ClientState
 
     Raises
     ------
     ExchangeError
-        If the reply is of another model or version.
-    PayloadError
-        If the payload is not exactly right.
+        If the message is older than one that was answered already.
     """
-    meta = records.find_meta(content)
-    fingerprint = records.meta_value(meta, "spec", str)
-    if fingerprint != spec.fingerprint:
+    update = records.meta_value(meta, "update", int)
+    if update > client.update or client.spec is None:
+        return None
+    if update < client.update or not client.payload:
         raise ExchangeError(
-            f"reply of another model: {fingerprint:.16}, expected {spec.fingerprint}"
+            f"message asks for update {update}, but {client.update} was sent already"
         )
-    base = records.meta_value(meta, "version", int)
-    if base != version:
-        raise ExchangeError(f"reply to model version {base}, expected {version}")
-    return UplinkUpdate(*decode_blob(records.find_payload(content), spec))
+    return client.payload, {
+        "update": update,
+        "version": records.meta_value(meta, "version", int),
+        "spec": client.spec.fingerprint,
+        "reference": client.reference.fingerprint if client.reference is not None else "",
+    }
+
+
+def reply_meta(received: Received) -> dict[str, records.MetaValue]:
+    """Return what goes beside every reply: what was asked, and what is held now."""
+    return {
+        "update": received.update,
+        "version": received.version,
+        "spec": received.spec.fingerprint,
+        "reference": received.reference.fingerprint if received.keep else "",
+    }
 
 
 @lru_cache(maxsize=64)

@@ -39,15 +39,18 @@ class RoundRecord:
     parts : dict of str to float
         Where the time went, in seconds. Measured by the server: ``broadcast`` (choosing
         clients, encoding), ``send`` (on the virtual engine clients run meanwhile), ``wait``
-        (for replies), ``decode-aggregate``, ``evaluate``.
+        (for replies), ``decode-aggregate``, ``evaluate``, ``checkpoint``.
         Reported by clients, as means: ``train``, ``encode``. On the virtual clock, of the reply
         that came last: ``download``, ``compute``, ``upload``.
     bytes_down, bytes_up : int
         Payload bytes sent to and received from clients: training and evaluation.
+    bytes_down_by_kind : dict of str to int
+        ``bytes_down``, by what messages carried; see :class:`~fl_opt.exchange.downlink.Kind`.
     message_bytes_down, message_bytes_up : int
         The same with everything Flower adds to a payload: whole serialized messages.
     dense_bytes_down, dense_bytes_up : int
-        What the same messages would have carried had each sent the whole model as float32.
+        What plain float32 would have taken: the whole model for each client that was asked,
+        and for each training reply that was used.
     train_loss : float or None
         Mean training loss over clients, weighted by their number of examples.
     loss, accuracy : float or None
@@ -56,6 +59,12 @@ class RoundRecord:
         Means over clients, weighted by their number of examples.
     participants, failures : int
         Replies used, and replies refused, failed or never received.
+    stale, ignored : int
+        Of those used, the ones that came after their round; and replies that did not count
+        because they were duplicates or had been given up.
+    served_again, returned, lost : int
+        Clients that could not build on what they were sent; that took an update back which had
+        not been accepted; that had lost their state since an update was accepted.
     server_peak_memory_bytes, client_peak_memory_bytes : int
         High-water marks of resident memory so far: of the server's process, and the largest
         of the clients' processes (the same process on the virtual engine).
@@ -67,6 +76,7 @@ class RoundRecord:
     parts: dict[str, float] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
+    bytes_down_by_kind: dict[str, int] = field(default_factory=dict)
     message_bytes_down: int = 0
     message_bytes_up: int = 0
     dense_bytes_down: int = 0
@@ -78,6 +88,11 @@ class RoundRecord:
     federated_accuracy: float | None = None
     participants: int = 0
     failures: int = 0
+    stale: int = 0
+    ignored: int = 0
+    served_again: int = 0
+    returned: int = 0
+    lost: int = 0
     server_peak_memory_bytes: int = 0
     client_peak_memory_bytes: int = 0
     clients: list[ClientRecord] = field(default_factory=list)

@@ -130,7 +130,7 @@ def headline(settings: Settings, num_rounds: int) -> str:
     """Say in one line what is run."""
     return (
         f"{settings.dataset} / {settings.model} / {settings.strategy}, {num_rounds} rounds, "
-        f"up {settings.uplink.codec}, down {settings.downlink.codec}"
+        f"up {settings.uplink.codec}, down {settings.downlink.mode} {settings.downlink.codec}"
     )
 
 

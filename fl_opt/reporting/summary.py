@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -145,6 +146,30 @@ class Communication:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """What became of messages and updates, summed over the run.
+
+    Attributes
+    ----------
+    down_by_kind : dict of str to int
+        Payload bytes to clients, by what they were.
+    served_again, stale, ignored, returned, lost : int
+        See :class:`~fl_opt.profiling.rounds.RoundRecord`.
+    """
+
+    down_by_kind: dict[str, int]
+    served_again: int
+    stale: int
+    ignored: int
+    returned: int
+    lost: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values under kebab-case keys."""
+        return _kebab(asdict(self))
+
+
+@dataclass(frozen=True)
 class Memory:
     """Peak resident memory in bytes; None where it was not measured."""
 
@@ -194,6 +219,7 @@ class RunSummary:
         Training replies used, and not used, over all rounds.
     time : RoundTime
     communication : Communication
+    exchange : Exchange
     memory : Memory
     convergence : Convergence
     """
@@ -207,6 +233,7 @@ class RunSummary:
     failures: int
     time: RoundTime
     communication: Communication
+    exchange: Exchange
     memory: Memory
     convergence: Convergence
 
@@ -227,6 +254,7 @@ class RunSummary:
                 "down": traffic.down.to_dict(),
                 "total": traffic.total.to_dict(),
             },
+            "exchange": self.exchange.to_dict(),
             "memory": _kebab(asdict(self.memory)),
             "convergence": _kebab(asdict(self.convergence)),
         }
@@ -269,6 +297,7 @@ def summarize(
         failures=sum(record.failures for record in records),
         time=_time(records, rounds),
         communication=_communication(records),
+        exchange=_exchange(records),
         memory=Memory(
             max((r.server_peak_memory_bytes for r in records), default=0) or None,
             max((r.client_peak_memory_bytes for r in records), default=0) or None,
@@ -297,6 +326,20 @@ def _communication(records: Sequence[RoundRecord]) -> Communication:
     up = (Volume(r.bytes_up, r.message_bytes_up, r.dense_bytes_up) for r in records)
     down = (Volume(r.bytes_down, r.message_bytes_down, r.dense_bytes_down) for r in records)
     return Communication(sum(up, Volume(0, 0, 0)), sum(down, Volume(0, 0, 0)))
+
+
+def _exchange(records: Sequence[RoundRecord]) -> Exchange:
+    kinds: Counter[str] = Counter()
+    for record in records:
+        kinds.update(record.bytes_down_by_kind)
+    return Exchange(
+        down_by_kind=dict(kinds),
+        served_again=sum(record.served_again for record in records),
+        stale=sum(record.stale for record in records),
+        ignored=sum(record.ignored for record in records),
+        returned=sum(record.returned for record in records),
+        lost=sum(record.lost for record in records),
+    )
 
 
 def _convergence(rounds: Sequence[RoundRecord], target: float) -> Convergence:

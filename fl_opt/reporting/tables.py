@@ -49,10 +49,12 @@ def _metrics(summary: RunSummary) -> Table:
         ("time per round", _time(summary)),
         ("  of which", _parts(summary)),
         ("communication", _communication(summary)),
+        ("exchange", _exchange(summary)),
         ("peak memory", _memory(summary)),
         ("convergence", _convergence(summary)),
     ):
-        table.add_row(name, Text(text))
+        if text:
+            table.add_row(name, Text(text))
     return table
 
 
@@ -102,6 +104,19 @@ def _communication(summary: RunSummary) -> str:
         f"{format_bytes(total.payload_bytes)} sent, {total.percent_saved:.1f}% less than "
         f"float32 ({format_ratio(total.compression_ratio)})"
     )
+
+
+def _exchange(summary: RunSummary) -> str:
+    """Say what did not go straight; nothing if all did."""
+    exchange = summary.exchange
+    events = (
+        (exchange.served_again, "clients served again"),
+        (exchange.returned, "updates taken back"),
+        (exchange.stale, "late ones used"),
+        (exchange.ignored, "ignored"),
+        (exchange.lost, "residuals lost"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in events if count)
 
 
 def _memory(summary: RunSummary) -> str:

@@ -56,7 +56,7 @@ SPECS = {
 }
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-vectors = hnp.arrays(np.float32, st.integers(0, 700), elements=finite)
+vectors = hnp.arrays(np.float32, st.integers(0, 400), elements=finite)
 
 
 def test_every_stage_and_preset_is_in_the_table() -> None:

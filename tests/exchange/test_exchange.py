@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,22 @@ from fl_opt.codecs import build_codec
 from fl_opt.errors import CodecError, ConfigError, ExchangeError, ModelError, PayloadError
 from fl_opt.exchange import records
 from fl_opt.exchange.blob import decode_blob, encode_blob
-from fl_opt.exchange.downlink import (
-    Received,
-    ReplyRules,
-    build_downlink_codec,
-    pack_broadcast,
-    unpack_broadcast,
-)
+from fl_opt.exchange.client_state import ClientState
+from fl_opt.exchange.downlink.full import FullDownlink
 from fl_opt.exchange.feedback import Residual
 from fl_opt.exchange.feedback.store import load_state
-from fl_opt.exchange.uplink import decode_reply, encode_reply, reply_meta
-from fl_opt.params import NamedArrays, ParamSpec
+from fl_opt.exchange.incoming import Answer
+from fl_opt.exchange.rules import ReplyRules
+from fl_opt.exchange.uplink import settle
+from fl_opt.params import ParamSpec
+from tests.exchange.ends import (
+    RULES,
+    answer_to,
+    as_content,
+    read_answer,
+    received_model,
+    whole_model,
+)
 
 MODEL: dict[str, NDArray[Any]] = {
     "weight": np.linspace(-1, 1, 60).reshape(6, 10).astype(np.float32),
@@ -33,35 +37,10 @@ MODEL: dict[str, NDArray[Any]] = {
     "steps": np.array([3, 2**40]),
 }
 SPEC = ParamSpec.of(MODEL)
-RULES = ReplyRules("topk(0.1) | ternary", feedback="residual", seed=1)
-
-
-def broadcast(
-    rules: ReplyRules = RULES, codec: str = "fp32", model: NamedArrays = MODEL, version: int = 4
-) -> RecordDict:
-    spec = ParamSpec.of(model)
-    return pack_broadcast(
-        spec,
-        build_downlink_codec(codec),
-        spec.flatten(model),
-        spec.exact_part(model),
-        version=version,
-        rules=rules,
-    )
-
-
-def receive(content: RecordDict) -> Received:
-    return unpack_broadcast(records.find_payload(content), records.find_meta(content))
 
 
 def residual_in(state: RecordDict, spec: ParamSpec = SPEC) -> NDArray[np.float32] | None:
     return load_state(state, Residual(), spec).get("residual")
-
-
-def as_content(payload: bytes, meta: Mapping[str, records.MetaValue]) -> RecordDict:
-    return RecordDict(
-        {"arrays": records.pack_payload(payload), "fl-opt": records.pack_meta(meta)}
-    )
 
 
 def trained(step: float = 0.01, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -74,9 +53,12 @@ def trained(step: float = 0.01, seed: int = 0) -> dict[str, NDArray[Any]]:
     }
 
 
+# --- the model
+
+
 @pytest.mark.parametrize("codec", ["fp32", "none", "bf16", "fp16"])
 def test_a_client_receives_the_model(codec: str) -> None:
-    received = receive(broadcast(codec=codec))
+    received = received_model(MODEL, codec=codec)
     assert received.version == 4
     assert received.spec == SPEC
     arrays = received.arrays()
@@ -86,8 +68,13 @@ def test_a_client_receives_the_model(codec: str) -> None:
         np.testing.assert_allclose(arrays[name], array, atol=tolerance)
 
 
+def test_a_model_with_negative_zeros_is_received() -> None:
+    arrays = received_model({"a": np.array([-0.0, 1.0, -0.0], np.float32)}).arrays()
+    assert arrays["a"].tolist() == [0.0, 1.0, 0.0]
+
+
 def test_a_client_may_change_its_arrays_without_harm_to_the_reference() -> None:
-    received = receive(broadcast())
+    received = received_model(MODEL)
     for array in received.arrays().values():
         np.add(array, 1, out=array)
     again = received.arrays()
@@ -95,21 +82,23 @@ def test_a_client_may_change_its_arrays_without_harm_to_the_reference() -> None:
     np.testing.assert_array_equal(again["steps"], MODEL["steps"])
 
 
-@pytest.mark.parametrize("codec", ["topk(0.5)", "int8", "stc"])
+@pytest.mark.parametrize("codec", ["topk(0.5)", "int8", "stc", "ecsq(1.0)"])
 def test_codecs_that_would_damage_a_whole_model_are_refused(codec: str) -> None:
     with pytest.raises(ConfigError, match="would damage the model"):
-        build_downlink_codec(codec)
+        FullDownlink(codec)
+
+
+# --- the update
 
 
 def test_server_gets_the_update_and_the_residual_holds_the_rest() -> None:
-    received, state = receive(broadcast()), RecordDict()
-    carried = np.zeros(SPEC.size)
-    applied = np.zeros(SPEC.size)
+    state = RecordDict()
+    carried, applied = np.zeros(SPEC.size), np.zeros(SPEC.size)
     for turn in range(5):
+        received = received_model(MODEL, update=turn + 1, acknowledged=turn)
         after = trained(seed=turn)
-        carried += SPEC.flatten(after) - received.reference
-        payload = encode_reply(received, after, state, client_id=3)
-        reply = decode_reply(as_content(payload, reply_meta(received)), SPEC, version=4)
+        carried += SPEC.flatten(after) - received.reference.vector
+        reply = read_answer(answer_to(received, after, state, client_id=3), SPEC)
         assert reply.update.count == 6
         reply.update.add_to(applied)
         residual = residual_in(state)
@@ -118,39 +107,79 @@ def test_server_gets_the_update_and_the_residual_holds_the_rest() -> None:
         np.testing.assert_array_equal(reply.exact["steps"], MODEL["steps"] + 1)
 
 
+def test_what_was_not_acknowledged_returns_to_the_residual() -> None:
+    state = RecordDict()
+    answer_to(received_model(MODEL, update=1), trained(), state)
+    kept = residual_in(state)
+    lost, _ = decode_blob(ClientState.load(state).payload, SPEC)
+    turn = settle(received_model(MODEL, update=2), ClientState.load(state), state)
+    assert (turn.returned, turn.lost) == (True, False)
+    assert kept is not None
+    np.testing.assert_allclose(turn.kept["residual"], kept + lost.to_dense(), atol=1e-7)
+    np.testing.assert_array_equal(residual_in(state), kept)  # until the turn is over
+
+    accepted = received_model(MODEL, update=2, acknowledged=1)
+    turn = settle(accepted, ClientState.load(state), state)
+    assert (turn.returned, turn.lost) == (False, False)
+    np.testing.assert_array_equal(turn.kept["residual"], kept)
+
+
+def test_an_accepted_update_that_the_client_does_not_remember_empties_its_residual() -> None:
+    state = RecordDict()
+    answer_to(received_model(MODEL, update=1), trained(), state)
+    received = received_model(MODEL, update=3, acknowledged=2)
+    turn = settle(received, ClientState.load(state), state)
+    assert (turn.kept, turn.returned, turn.lost) == ({}, False, True)
+    _, meta = turn.finish(trained(), state, client_id=0)
+    assert meta["lost"] is True
+
+
 def test_without_feedback_no_residual_is_kept_and_an_old_one_is_dropped() -> None:
     state = RecordDict()
-    encode_reply(receive(broadcast()), trained(), state, client_id=0)
+    answer_to(received_model(MODEL), trained(), state)
     assert residual_in(state) is not None
     rules = ReplyRules("stc", feedback="none", seed=1)
-    encode_reply(receive(broadcast(rules)), trained(), state, client_id=0)
+    content = answer_to(received_model(MODEL, rules, update=2), trained(), state)
     assert residual_in(state) is None
-    assert not state
+    assert list(state) == ["fl-opt.exchange"]
+    answer = Answer.of(content)
+    assert (answer.returned, answer.residual_norm) == (False, 0.0)
+
+
+def test_the_reply_tells_the_norm_of_the_residual() -> None:
+    state = RecordDict()
+    answer = Answer.of(answer_to(received_model(MODEL), trained(), state))
+    residual = residual_in(state)
+    assert residual is not None
+    assert answer.residual_norm == pytest.approx(float(np.linalg.norm(residual)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_update_that_is_not_finite_names_the_array_and_keeps_the_state(bad: float) -> None:
-    received, state = receive(broadcast()), RecordDict()
-    encode_reply(received, trained(), state, client_id=0)
-    before = residual_in(state)
-    assert before is not None
+    received, state = received_model(MODEL), RecordDict()
+    answer_to(received, trained(), state)
+    before = {key: record.copy() for key, record in state.items()}
     broken = trained()
     broken["bias"] = np.array(bad)
     with pytest.raises(CodecError, match=f"array 'bias' holds {bad}"):
-        encode_reply(received, broken, state, client_id=0)
-    np.testing.assert_array_equal(residual_in(state), before)
+        answer_to(received_model(MODEL, update=2), broken, state)
+    assert dict(state) == before
 
 
 def test_a_model_of_other_shape_is_refused() -> None:
     broken = {**trained(), "weight": np.zeros((5, 10), np.float32)}
     with pytest.raises(ModelError, match="'weight' has shape"):
-        encode_reply(receive(broadcast()), broken, RecordDict(), client_id=0)
+        answer_to(received_model(MODEL), broken, RecordDict())
 
 
 def test_randomness_of_replies_depends_on_client_and_version() -> None:
     rules = ReplyRules("uniform(2, 64, stochastic)", feedback="none", seed=1)
     payloads = {
-        encode_reply(receive(broadcast(rules, version=v)), trained(), RecordDict(), client_id=c)
+        records.find_payload(
+            answer_to(
+                received_model(MODEL, rules, version=v), trained(), RecordDict(), client_id=c
+            )
+        )
         for v in (1, 2)
         for c in (0, 1)
         for _ in range(2)
@@ -159,18 +188,39 @@ def test_randomness_of_replies_depends_on_client_and_version() -> None:
 
 
 def test_replies_of_another_model_or_version_are_refused() -> None:
-    received = receive(broadcast())
-    payload = encode_reply(received, trained(), RecordDict(), client_id=0)
-    meta = reply_meta(received)
+    content = answer_to(received_model(MODEL), trained(), RecordDict())
+    payload, meta = records.find_payload(content), dict(records.find_meta(content))
+    del meta["protocol"]
     other = ParamSpec.of({**MODEL, "more": np.zeros(1, np.float32)})
     with pytest.raises(ExchangeError, match="another model"):
-        decode_reply(as_content(payload, meta), other, version=4)
+        read_answer(content, other)
     with pytest.raises(ExchangeError, match="version 4, expected 5"):
-        decode_reply(as_content(payload, meta), SPEC, version=5)
-    with pytest.raises(ExchangeError, match=r"'version' = 4\.0 is not int"):
-        decode_reply(as_content(payload, {**meta, "version": 4.0}), SPEC, version=4)
+        read_answer(content, SPEC, version=5)
+    for key, value, kind in (("version", 4.0, "int"), ("update", True, "int")):
+        with pytest.raises(ExchangeError, match=f"{key!r} = {value!r} is not {kind}"):
+            read_answer(as_content(payload, {**meta, key: value}), SPEC)  # type: ignore[dict-item]
     with pytest.raises(PayloadError):
-        decode_reply(as_content(payload[:-1], meta), SPEC, version=4)
+        read_answer(as_content(payload[:-1], meta), SPEC)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", [-1.0, float("nan"), float("inf"), 7, "large"])
+def test_a_norm_that_makes_no_sense_counts_as_none(norm: records.MetaValue) -> None:
+    meta: dict[str, records.MetaValue] = {
+        "reference": "", "update": 1, "version": 0, "spec": "", "residual-norm": norm
+    }  # fmt: skip
+    assert Answer.of(as_content(b"", meta)).residual_norm == 0.0
+
+
+def test_a_long_reason_is_shortened_to_one_line() -> None:
+    meta: dict[str, records.MetaValue] = {
+        "need": "no\nmodel " * 100, "reference": "f" * 1000, "seed": False
+    }  # fmt: skip
+    answer = Answer.of(as_content(b"", meta))
+    assert answer.need.startswith("no model no model")
+    assert (len(answer.need), len(answer.held), answer.seed) == (200, 64, False)
+
+
+# --- frames and records
 
 
 def test_frames_must_be_those_of_the_model() -> None:
@@ -188,16 +238,19 @@ def test_frames_must_be_those_of_the_model() -> None:
 def test_messages_without_payload_or_meta_are_refused() -> None:
     with pytest.raises(ExchangeError, match="no coded payload"):
         records.find_payload(RecordDict())
+    assert records.find_payload(RecordDict(), optional=True) == b""
     foreign = RecordDict({"arrays": ArrayRecord({"payload": Array(np.zeros(3, np.uint8))})})
-    with pytest.raises(ExchangeError, match=r"serialisation type 'numpy.ndarray'"):
-        records.find_payload(foreign)
+    for optional in (False, True):
+        with pytest.raises(ExchangeError, match=r"serialisation type 'numpy.ndarray'"):
+            records.find_payload(foreign, optional=optional)
     with pytest.raises(ExchangeError, match="is the other end using fl-opt"):
         records.find_meta(RecordDict())
-    with pytest.raises(ExchangeError, match="protocol 2, expected 1"):
-        records.find_meta(RecordDict({"fl-opt": ConfigRecord({"protocol": 2})}))
+    with pytest.raises(ExchangeError, match="protocol 1, expected 2"):
+        records.find_meta(RecordDict({"fl-opt": ConfigRecord({"protocol": 1})}))
 
 
 def test_stock_flower_refuses_to_read_a_payload_as_numbers() -> None:
-    array = broadcast().array_records["arrays"]["payload"]
+    payload, meta = whole_model(MODEL, RULES)
+    array = as_content(payload, meta).array_records["arrays"]["payload"]
     with pytest.raises(TypeError, match="Unsupported serialization type"):
         array.numpy()

@@ -24,6 +24,7 @@ from fl_opt.exchange.feedback import (
     StepAhead,
     build_feedback,
 )
+from fl_opt.exchange.feedback.cafe import Cafe
 
 Vector = NDArray[np.float32]
 SIZE = 24
@@ -372,3 +373,61 @@ def test_bad_specs_name_position_and_reason(spec: str, position: int, reason: st
         build_feedback(spec)
     assert repr(spec) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- updates that were not accepted
+
+
+class TestTakeBack:
+    @given(arrays(np.float32, SIZE, elements=numbers), rounds, st.sampled_from(CODECS))
+    def test_a_residual_is_what_it_would_be_had_nothing_been_sent(
+        self, delta: Vector, deltas: list[Vector], codec: str
+    ) -> None:
+        for feedback in (Residual(), Residual(0.5), StepAhead(0.5)):
+            state: State = {}
+            for earlier in deltas:
+                _, state = step(feedback, codec, earlier, state)
+            vector, moved = feedback.before(delta.copy(), state)
+            kept_back = vector.copy()
+            sent = send(codec, vector)
+            after = {k: v.copy() for k, v in feedback.after(vector, sent, moved).items()}
+            before = {k: v.copy() for k, v in after.items()}
+            back = feedback.take_back(sent, after)
+            decay = feedback.decay if isinstance(feedback, Residual) else 1.0
+            np.testing.assert_allclose(
+                back["residual"],
+                np.float32(decay) * kept_back,
+                rtol=0,
+                atol=tolerance([*deltas, delta]),
+            )
+            for name, kept in before.items():  # the state that is kept was only read
+                np.testing.assert_array_equal(after[name], kept)
+
+    def test_dgc_returns_the_velocity_and_leaves_the_momentum_masked(self) -> None:
+        delta = np.arange(1, SIZE + 1, dtype=np.float32)
+        sent, state = step(Dgc(0.5), "topk(0.25)", delta, {})
+        update = send("topk(0.25)", delta)
+        back = Dgc(0.5).take_back(update, state)
+        np.testing.assert_array_equal(back["velocity"], delta)
+        np.testing.assert_array_equal(back["momentum"], state["momentum"])
+        assert np.count_nonzero(back["momentum"]) == SIZE - np.count_nonzero(sent)
+
+    @pytest.mark.parametrize("feedback", [Residual(), StepAhead(), Dgc()])
+    def test_without_a_state_the_update_itself_is_kept(self, feedback: Feedback) -> None:
+        """As after a change of the kind of feedback."""
+        update = send("topk(0.25)", np.arange(SIZE, dtype=np.float32))
+        back = feedback.take_back(update, {})
+        assert set(back) == set(feedback.arrays)
+        np.testing.assert_array_equal(back[feedback.unsent], update.to_dense())
+        vector, _ = feedback.before(np.zeros(SIZE, np.float32), back)
+        np.testing.assert_array_equal(vector, update.to_dense())
+
+    def test_kinds_that_keep_nothing_take_nothing_back(self) -> None:
+        update = send("topk(0.25)", np.arange(SIZE, dtype=np.float32))
+        assert NoFeedback().take_back(update, {}) == {}
+        assert Cafe().take_back(update, {"prediction": np.ones(SIZE, np.float32)}) == {}
+
+    def test_every_kind_says_what_it_has_not_sent(self) -> None:
+        for kind in FEEDBACKS.values():
+            assert kind.unsent in (*kind.arrays, "")
+            assert bool(kind.unsent) == bool(kind.arrays)

@@ -15,18 +15,14 @@ from fl_opt.client.session import train_round
 from fl_opt.errors import CodecError, ConfigError, ExchangeError
 from fl_opt.exchange import records
 from fl_opt.exchange.blob import decode_blob
-from fl_opt.exchange.downlink import (
-    Received,
-    ReplyRules,
-    build_downlink_codec,
-    for_participants,
-    pack_broadcast,
-    unpack_broadcast,
-)
+from fl_opt.exchange.client_state import ClientState
 from fl_opt.exchange.feedback import FEEDBACKS, Dgc, Residual, StepAhead, build_feedback
 from fl_opt.exchange.feedback.store import KEY, load_state, store_state
-from fl_opt.exchange.uplink import encode_reply, start_arrays
+from fl_opt.exchange.received import Received
+from fl_opt.exchange.rules import ReplyRules
+from fl_opt.exchange.uplink import settle
 from fl_opt.params import NamedArrays, ParamSpec
+from tests.exchange.ends import answer_to, as_content, received_model, whole_model
 
 Vector = NDArray[np.float32]
 MODEL: dict[str, NDArray[np.generic]] = {
@@ -41,21 +37,34 @@ CODEC = "topk(0.1) | ternary"
 vectors = arrays(np.float32, SPEC.size, elements=st.floats(-(2.0**100), 2.0**100, width=32))
 
 
-def broadcast(feedback: str, model: NamedArrays = MODEL, participants: int = 0) -> RecordDict:
-    spec = ParamSpec.of(model)
-    return pack_broadcast(
-        spec,
-        build_downlink_codec("fp32"),
-        spec.flatten(model),
-        spec.exact_part(model),
-        version=2,
-        rules=ReplyRules(CODEC, feedback, seed=1, participants=participants),
-    )
+class Rounds:
+    """A client's rounds; the server accepts what it has sent."""
+
+    def __init__(self, feedback: str, participants: int = 0) -> None:
+        self.rules = ReplyRules(CODEC, feedback, seed=1, participants=participants)
+        self.state = RecordDict()
+        self.turns = 0
+
+    def receive(self, model: NamedArrays = MODEL) -> Received:
+        """The model, with the next question."""
+        self.turns += 1
+        update, accepted = self.turns, self.turns - 1
+        return received_model(model, self.rules, update=update, acknowledged=accepted)
+
+    def start(self, received: Received) -> dict[str, NDArray[np.generic]]:
+        """What the client starts from."""
+        return settle(received, ClientState.load(self.state), self.state).start_arrays()
+
+    def answer(self, received: Received, after: NamedArrays, *, client_id: int = 3) -> bytes:
+        """What it sends."""
+        content = answer_to(received, after, self.state, client_id=client_id)
+        return records.find_payload(content)
 
 
-def receive(feedback: str, model: NamedArrays = MODEL, participants: int = 0) -> Received:
-    content = broadcast(feedback, model, participants)
-    return unpack_broadcast(records.find_payload(content), records.find_meta(content))
+def message(feedback: str, turn: int, **rules: int) -> RecordDict:
+    """The message of a turn, all before it accepted."""
+    told = ReplyRules(CODEC, feedback, seed=1, **rules)
+    return as_content(*whole_model(MODEL, told, update=turn, acknowledged=turn - 1))
 
 
 def learn(
@@ -155,16 +164,15 @@ def test_a_state_that_is_not_as_we_write_it_is_dropped(array: Array) -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_replies_are_those_of_the_pure_functions(spec: str) -> None:
     """The exchange adds nothing of its own, over rounds and through serialised state."""
-    feedback = build_feedback(spec)
-    received, state = receive(spec, participants=4), RecordDict()
+    feedback, client = build_feedback(spec), Rounds(spec, participants=4)
     expected: dict[str, Vector] = {}
     for turn in range(4):
-        start = feedback.start(received.reference, expected)
-        named = start_arrays(received, state)
+        received = client.receive()
+        start = feedback.start(received.reference.vector, expected)
+        named = client.start(received)
         np.testing.assert_array_equal(SPEC.flatten(named), start)
         after = learn(named, seed=turn)
-        blob = encode_reply(received, after, state, client_id=3)
-        sent, exact = decode_blob(blob, SPEC)
+        sent, exact = decode_blob(client.answer(received, after), SPEC)
         assert exact["steps"] == 4
         vector, moved = feedback.before(SPEC.flatten(after) - start, expected, participants=4)
         np.testing.assert_array_equal(
@@ -172,8 +180,8 @@ def test_replies_are_those_of_the_pure_functions(spec: str) -> None:
             np.sort(np.argsort(-np.abs(vector), kind="stable")[: sent.count]),
         )
         expected = dict(feedback.after(vector, sent, moved))
-        state = transported(state)
-        found = load_state(state, feedback, SPEC)
+        client.state = transported(client.state)
+        found = load_state(client.state, feedback, SPEC)
         assert set(found) == set(expected)
         for name, vector in expected.items():
             np.testing.assert_array_equal(found[name], vector)
@@ -181,45 +189,71 @@ def test_replies_are_those_of_the_pure_functions(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["residual", "step_ahead(0.5)", "step_ahead(1)"])
 def test_mass_is_conserved_through_the_exchange(spec: str) -> None:
-    received, state = receive(spec), RecordDict()
+    client = Rounds(spec)
     applied, learned = np.zeros(SPEC.size), np.zeros(SPEC.size)
     for turn in range(20):
-        before = start_arrays(received, state)
+        received = client.receive()
+        before = client.start(received)
         start = SPEC.flatten(before).astype(np.float64)
         after = learn(before, seed=turn)
-        blob = encode_reply(received, after, state, client_id=3)
-        decode_blob(blob, SPEC)[0].add_to(applied)
+        decode_blob(client.answer(received, after), SPEC)[0].add_to(applied)
         learned += SPEC.flatten(after) - start
-    residual = load_state(state, build_feedback(spec), SPEC)["residual"]
+    residual = load_state(client.state, build_feedback(spec), SPEC)["residual"]
     np.testing.assert_allclose(applied + residual, learned, atol=2e-6)
     assert np.abs(residual).max() > 0.01
+
+
+@pytest.mark.parametrize("spec", ["residual", "step_ahead(0.5)", "step_ahead(1)"])
+def test_mass_is_conserved_when_every_other_update_is_lost(spec: str) -> None:
+    """What the server has not accepted goes back, and comes with a later update."""
+    client, accepted = Rounds(spec), 0
+    applied, learned = np.zeros(SPEC.size), np.zeros(SPEC.size)
+    for turn in range(1, 21):
+        received = received_model(MODEL, client.rules, update=turn, acknowledged=accepted)
+        before = client.start(received)
+        start = SPEC.flatten(before).astype(np.float64)
+        after = learn(before, seed=turn)
+        sent, _ = decode_blob(client.answer(received, after), SPEC)
+        learned += SPEC.flatten(after) - start
+        if turn % 2 == 0:
+            accepted = turn
+            sent.add_to(applied)
+        client.state = transported(client.state)
+    residual = load_state(client.state, build_feedback(spec), SPEC)["residual"]
+    np.testing.assert_allclose(applied + residual, learned, atol=4e-6)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_failed_encode_leaves_the_state_untouched(spec: str, bad: float) -> None:
-    received, state = receive(spec), RecordDict()
+    client = Rounds(spec)
     for turn in range(2):
-        after = learn(start_arrays(received, state), seed=turn)
-        encode_reply(received, after, state, client_id=0)
-    before = as_bytes(state)
+        received = client.receive()
+        client.answer(received, learn(client.start(received), seed=turn))
+    before, exchange = as_bytes(client.state), client.state["fl-opt.exchange"].copy()
     assert before
-    broken = learn(start_arrays(received, state), seed=9)
+    received = client.receive()
+    broken = learn(client.start(received), seed=9)
     broken["bias"] = np.array([0.0, bad], np.float32)
     with pytest.raises(CodecError, match=f"array 'bias' holds {bad}"):
-        encode_reply(received, broken, state, client_id=0)
-    assert as_bytes(state) == before
+        client.answer(received, broken)
+    assert as_bytes(client.state) == before
+    assert client.state["fl-opt.exchange"] == exchange
 
 
-def test_state_of_another_model_takes_no_part_in_a_round() -> None:
-    state, empty = RecordDict(), RecordDict()
-    encode_reply(receive("residual"), learn(MODEL, 0), state, client_id=0)
+@pytest.mark.parametrize("accepted", [True, False])
+def test_state_of_another_model_takes_no_part_in_a_round(accepted: bool) -> None:
+    """Neither the residual nor an update that was not accepted."""
+    client, fresh = Rounds("residual"), Rounds("residual")
+    client.answer(client.receive(), learn(MODEL, 0))
     other = {**MODEL, "weight": MODEL["weight"].reshape(10, 3)}
     after = learn(other, 1)
-    received = receive("residual", other)
-    with_state = encode_reply(received, after, state, client_id=0)
-    assert with_state == encode_reply(received, after, empty, client_id=0)
-    assert as_bytes(state) == as_bytes(empty)
+    rules, known = client.rules, int(accepted)
+    received = received_model(other, rules, update=2, acknowledged=known)
+    with_state = client.answer(received, after)
+    anew = received_model(other, rules, update=2)
+    assert with_state == fresh.answer(anew, after)
+    assert as_bytes(client.state) == as_bytes(fresh.state)
 
 
 # --- messages
@@ -236,18 +270,17 @@ def round_of(content: RecordDict, context: Context, seen: list[Vector]) -> Vecto
         seen.append(SPEC.flatten(named))
         return learn(named, seed=len(seen))
 
-    payload, _ = train_round(
+    outcome = train_round(
         records.find_payload(content), records.find_meta(content), context, train
     )
-    return decode_blob(payload, SPEC)[0].to_dense()
+    return decode_blob(outcome.payload, SPEC)[0].to_dense()
 
 
 def test_training_starts_ahead_of_the_reference() -> None:
     context, seen = make_context(), list[Vector]()
-    content = broadcast("step_ahead(0.5)")
-    round_of(content, context, seen)
+    round_of(message("step_ahead(0.5)", 1), context, seen)
     residual = load_state(context.state, StepAhead(), SPEC)["residual"].copy()
-    round_of(content, context, seen)
+    round_of(message("step_ahead(0.5)", 2), context, seen)
     reference = SPEC.flatten(MODEL)
     np.testing.assert_array_equal(seen[0], reference)
     np.testing.assert_array_equal(seen[1], residual * np.float32(0.5) + reference)
@@ -256,17 +289,15 @@ def test_training_starts_ahead_of_the_reference() -> None:
 @pytest.mark.parametrize("spec", ["none", "residual", "dgc"])
 def test_training_starts_from_the_reference(spec: str) -> None:
     context, seen = make_context(), list[Vector]()
-    for _ in range(2):
-        round_of(broadcast(spec), context, seen)
+    for turn in (1, 2):
+        round_of(message(spec, turn), context, seen)
     np.testing.assert_array_equal(seen, [SPEC.flatten(MODEL)] * 2)
 
 
 def test_the_number_of_participants_reaches_the_client() -> None:
-    content = broadcast("dgc(0.9, clip=0.001)")
     sent: list[float] = []
     for participants in (1, 4, 16):
-        told = for_participants(content, participants)
-        assert told["arrays"] is content["arrays"]
+        told = message("dgc(0.9, clip=0.001)", 1, participants=participants)
         sent.append(float(np.abs(round_of(told, make_context(), [])).max()))
     np.testing.assert_allclose(np.array(sent) / sent[0], [1, 2, 4], rtol=1e-5)
 
@@ -283,12 +314,14 @@ def test_the_number_of_participants_reaches_the_client() -> None:
         ),
         ("participants", 2.0, ExchangeError, "'participants' = 2.0 is not int"),
         ("participants", -1, ExchangeError, "participants = -1 is negative"),
+        ("evaluate", 1, ExchangeError, "'evaluate' = 1 is not bool"),
+        ("codec", "topk(2)", ConfigError, "density = 2"),
     ],
 )
 def test_messages_that_ask_for_nonsense_are_refused(
     key: str, value: records.MetaValue, error: type[Exception], reason: str
 ) -> None:
-    content, context = broadcast("residual"), make_context()
+    content, context = message("residual", 1), make_context()
     content.config_records["fl-opt"][key] = value
     with pytest.raises(error, match=reason):
         round_of(content, context, [])

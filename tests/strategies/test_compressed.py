@@ -10,67 +10,17 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fl_opt.client import numpy_client_app
 from fl_opt.errors import ConfigError, ModelError
 from fl_opt.exchange import records
+from fl_opt.exchange.downlink import DownlinkSettings
 from fl_opt.exchange.traffic import payload_bytes
-from fl_opt.profiling.rounds import RoundRecord
 from strategies import CompressedFedAvg
+from tests.strategies.federation import Recorder, expected_mean, run, weights
 from tests.toy import initial_arrays, message_app, pull_client_fn, target, toy_grid
-
-
-class Recorder:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.rounds: list[RoundRecord] = []
-        self.calls: list[str] = []
-
-    def on_start(self, num_rounds: int) -> None:
-        self.calls.append(f"start {num_rounds}")
-
-    def on_reply(self, server_round: int, received: int, expected: int) -> None:
-        self.calls.append(f"reply {server_round}: {received}/{expected}")
-
-    def on_round(self, record: RoundRecord) -> None:
-        self.rounds.append(record)
-
-    def on_end(self) -> None:
-        self.calls.append("end")
-
-
-def weights(arrays: ArrayRecord | None) -> NDArray[np.float32]:
-    assert arrays is not None
-    return arrays["weight"].numpy().reshape(-1)
-
-
-def run(
-    mod: ClientAppCallable | Callable[..., Message] | None = None,
-    *,
-    num_clients: int = 4,
-    num_rounds: int = 1,
-    evaluate_fn: Any = None,
-    **arguments: Any,
-) -> tuple[Any, Recorder]:
-    """Federate the toy model; ``mod`` may tamper with messages and replies on the way."""
-    app = numpy_client_app(pull_client_fn)
-    tampered = (lambda m, c: mod(m, c, app)) if mod else app  # type: ignore[call-arg]
-    recorder = Recorder()
-    defaults: dict[str, Any] = {"codec": "none", "min_train_nodes": 1, "min_evaluate_nodes": 1}
-    strategy = CompressedFedAvg(**{**defaults, "observers": [recorder], **arguments})
-    grid = toy_grid(tampered, num_clients)  # type: ignore[arg-type]
-    result = strategy.start(grid, initial_arrays(), num_rounds, evaluate_fn=evaluate_fn)
-    return result, recorder
-
-
-def expected_mean(*partitions: int) -> NDArray[np.float64]:
-    shares = np.array([1.0 + p for p in partitions])
-    targets = np.stack([target(p) for p in partitions]).astype(np.float64)
-    return np.asarray(shares / shares.sum() @ targets / 2, np.float64)
 
 
 def test_one_round_is_the_mean_weighted_by_examples() -> None:
@@ -111,12 +61,13 @@ def test_model_that_is_not_touched_by_anyone_stays() -> None:
     assert 1 <= changed <= 8  # four clients send two entries each
 
 
-def test_messages_of_a_round_share_one_record_and_one_payload() -> None:
+def test_messages_of_a_round_share_one_payload() -> None:
     grid = toy_grid(numpy_client_app(pull_client_fn))
     strategy = CompressedFedAvg(min_train_nodes=4)
     config = records.pack_meta({})
     messages = list(strategy.configure_train(1, initial_arrays(), config, grid))
-    assert len({id(message.content) for message in messages}) == 1
+    assert len({id(message.content["arrays"]) for message in messages}) == 1
+    assert len({id(message.content["config"]) for message in messages}) == 1
     assert payload_bytes(messages[0]) < 4 * 40 + 32 + 40
 
 
@@ -186,7 +137,9 @@ def plain_arrays(reply: Message) -> None:
     [
         (with_payload(lambda p: p[:-2]), "truncated payload"),
         (with_payload(lambda p: p[:20] + bytes([p[20] ^ 1]) + p[21:]), "checksum"),
-        (with_payload(lambda p: p + b"\0" * 50), "more than 2 frames"),
+        (with_payload(lambda p: p + b"\0" * 50), "does not start with 'flo'"),
+        (with_payload(lambda p: p + p), "update, exact, update, exact; the model needs 2"),
+        (with_meta("update", "1"), "'update' = '1' is not int"),
         (with_payload(lambda p: b"GIF89a" + p), "does not start with 'flo'"),
         (with_meta("spec", "0123456789abcdef"), "another model"),
         (with_meta("version", 7), "version 7, expected 0"),
@@ -285,7 +238,12 @@ def test_more_participants_than_clients_is_one_clear_error() -> None:
     [
         ({"codec": "topk(2)"}, "density = 2.0"),
         ({"feedback": "residul"}, "unknown feedback 'residul'; known are none, residual"),
-        ({"downlink_codec": "stc"}, "downlink codec 'stc' would damage the model"),
+        (
+            {"downlink": DownlinkSettings("full", "stc")},
+            "downlink codec 'stc' would damage the model",
+        ),
+        ({"downlink": DownlinkSettings("fast")}, "downlink.mode = 'fast' is not one of full"),
+        ({"server_optimizer": "sgd(eta=-1)"}, "eta"),
         ({"min_replies": 0}, "min_replies = 0"),
     ],
 )

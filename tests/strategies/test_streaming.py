@@ -169,6 +169,69 @@ def test_a_reply_is_handed_on_once() -> None:
     assert len(list(StreamingGrid(grid).send_and_receive(messages_to(2, 3)))) == 2
 
 
+def test_further_messages_share_the_deadline() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 1.0, 4: 9.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2), timeout=3.0)
+    next(stream)
+    stream.push(messages_to(3, 4))
+    assert (stream.expected, stream.missing) == (3, 2)
+    assert [reply.metadata.src_node_id for reply in stream] == [3]
+    assert grid.clock.now == pytest.approx(3.0)
+    assert stream.missing == 1
+
+
+def test_a_message_pushed_on_the_last_reply_is_waited_for() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 1.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2))
+    seen = []
+    for reply in stream:
+        seen.append(reply.metadata.src_node_id)
+        if len(seen) == 1:
+            stream.push(messages_to(3))
+    assert seen == [2, 3]
+
+
+def test_late_replies_turn_up_in_a_later_stream_once() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 4.0, 4: 6.0, 5: 50.0})
+    streaming = StreamingGrid(grid)
+    first = streaming.send_and_receive(messages_to(2, 3), timeout=2.0)
+    assert [reply.metadata.src_node_id for reply in first] == [2]
+    assert streaming.late == {"message-3": 3}
+    second = streaming.send_and_receive(messages_to(4), timeout=20.0)
+    assert [reply.metadata.src_node_id for reply in second] == [3, 4]
+    assert (second.expected, second.received, streaming.late) == (1, 2, {})
+
+
+def test_nobody_waits_for_late_replies_alone() -> None:
+    grid = ScriptedGrid({2: 9.0, 3: 2.0})
+    streaming = StreamingGrid(grid)
+    assert list(streaming.send_and_receive(messages_to(2), timeout=1.0)) == []
+    assert len(list(streaming.send_and_receive(messages_to(3)))) == 1
+    assert grid.clock.now == pytest.approx(2.0, abs=LONGEST_WAIT)
+    assert streaming.late == {"message-2": 2}
+
+
+def test_messages_of_a_server_that_was_cut_off_can_be_added() -> None:
+    grid = ScriptedGrid({2: 0.0, 3: 1.0})
+    keys = grid.push_messages(messages_to(2))
+    streaming = StreamingGrid(grid)
+    streaming.late |= dict(zip(keys, [2], strict=True))
+    stream = streaming.send_and_receive(messages_to(3))
+    assert [stream.node_of(reply) for reply in stream] == [2, 3]
+
+
+def test_the_node_is_the_one_that_was_asked() -> None:
+    """An error that a SuperLink makes in its place is from the SuperLink."""
+    grid = ScriptedGrid({2: 0.0, 3: 0.0})
+    stream = StreamingGrid(grid).send_and_receive(messages_to(2))
+    reply = next(stream)
+    reply.metadata.__dict__["_src_node_id"] = 1
+    assert stream.node_of(reply) == 2
+    (other,) = messages_to(3)
+    other.metadata.__dict__["_message_id"] = "never sent"
+    assert stream.node_of(Message(RecordDict(), reply_to=other)) == 3
+
+
 @given(arrivals=st.dictionaries(st.integers(2, 40), st.floats(0.0, 30.0), max_size=20))
 def test_every_reply_comes_once_and_in_order(arrivals: dict[int, float]) -> None:
     grid = ScriptedGrid(arrivals)

@@ -25,6 +25,8 @@ class Feedback(Protocol):
     name: ClassVar[str]
     arrays: ClassVar[tuple[str, ...]]
     """Names of the vectors that ``after`` returns."""
+    unsent: ClassVar[str]
+    """Which of them holds what was not sent; empty if nothing is kept."""
 
     def start(self, reference: Vector, state: State) -> Vector:
         """Return what training starts from; the update is the difference against it.
@@ -65,6 +67,17 @@ class Feedback(Protocol):
             What ``before`` returned; it may be overwritten.
         """
 
+    def take_back(self, sent: Update, state: State) -> State:
+        """Return the state as it would be had the last update not been sent.
+
+        Parameters
+        ----------
+        sent : Update
+            What was decoded from the last payload, which the server has not accepted.
+        state : mapping of str to ndarray
+            What the last ``after`` returned, or empty; it is only read.
+        """
+
 
 @dataclass(frozen=True)
 class NoFeedback:
@@ -72,6 +85,7 @@ class NoFeedback:
 
     name: ClassVar[str] = "none"
     arrays: ClassVar[tuple[str, ...]] = ()
+    unsent: ClassVar[str] = ""
 
     def start(self, reference: Vector, state: State) -> Vector:
         """Return the reference."""
@@ -85,4 +99,8 @@ class NoFeedback:
 
     def after(self, vector: Vector, sent: Update, state: State) -> State:
         """Return nothing."""
+        return {}
+
+    def take_back(self, sent: Update, state: State) -> State:
+        """Return nothing: an update that was not accepted is lost, too."""
         return {}

@@ -32,6 +32,7 @@ class Cafe:
 
     name: ClassVar[str] = "cafe"
     arrays: ClassVar[tuple[str, ...]] = ()
+    unsent: ClassVar[str] = ""
 
     def start(self, reference: Vector, state: State) -> Vector:
         """Return the reference."""
@@ -46,6 +47,10 @@ class Cafe:
         return delta, {}
 
     def after(self, vector: Vector, sent: Update, state: State) -> State:
+        """Return nothing."""
+        return {}
+
+    def take_back(self, sent: Update, state: State) -> State:
         """Return nothing."""
         return {}
 

@@ -56,6 +56,7 @@ class Dgc:
 
     name: ClassVar[str] = "dgc"
     arrays: ClassVar[tuple[str, ...]] = ("momentum", "velocity")
+    unsent: ClassVar[str] = "velocity"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:
@@ -89,6 +90,14 @@ class Dgc:
             momentum[positions] = 0.0
             vector[positions] = 0.0
         return {"momentum": momentum, "velocity": vector}
+
+    def take_back(self, sent: Update, state: State) -> State:
+        """Return ``v + sent``; the momentum stays as it was masked."""
+        if "velocity" not in state:
+            return {"momentum": np.zeros(sent.size, np.float32), "velocity": sent.to_dense()}
+        velocity = state["velocity"].copy()
+        sent.add_to(velocity, 1.0)
+        return {"momentum": state["momentum"], "velocity": velocity}
 
 
 def _positions(sent: Update) -> Positions | None:

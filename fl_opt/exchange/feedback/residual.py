@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from fl_opt.codecs import Update
 from fl_opt.codecs.update import Vector
 from fl_opt.errors import ConfigError
@@ -31,6 +33,7 @@ class Residual:
 
     name: ClassVar[str] = "residual"
     arrays: ClassVar[tuple[str, ...]] = ("residual",)
+    unsent: ClassVar[str] = "residual"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decay <= 1.0:
@@ -52,6 +55,10 @@ class Residual:
         if self.decay != 1.0:
             vector *= self.decay
         return {"residual": vector}
+
+    def take_back(self, sent: Update, state: State) -> State:
+        """Return ``e + decay sent``."""
+        return {"residual": _added(state, sent, self.decay)}
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class StepAhead:
 
     name: ClassVar[str] = "step_ahead"
     arrays: ClassVar[tuple[str, ...]] = ("residual",)
+    unsent: ClassVar[str] = "residual"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -105,8 +113,20 @@ class StepAhead:
         sent.add_to(vector, -1.0)
         return {"residual": vector}
 
+    def take_back(self, sent: Update, state: State) -> State:
+        """Return ``e + sent``."""
+        return {"residual": _added(state, sent, 1.0)}
+
 
 def _carried(delta: Vector, state: State) -> Vector:
     if "residual" in state:
         delta += state["residual"]
     return delta
+
+
+def _added(state: State, sent: Update, weight: float) -> Vector:
+    if "residual" not in state:
+        return sent.to_dense() * np.float32(weight)
+    residual = state["residual"].copy()
+    sent.add_to(residual, weight)
+    return residual

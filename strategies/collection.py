@@ -1,0 +1,106 @@
+"""The training replies of a round, taken in one by one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from flwr.app import Message, MetricRecord, RecordDict
+
+from fl_opt.exchange import records
+from fl_opt.exchange.incoming import Answer, decode_update
+from fl_opt.params import ParamSpec
+from strategies.messenger import Messenger
+from strategies.replies import open_evaluation, open_reply
+from strategies.update_sum import UpdateSum, staleness_weight
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An update that counts.
+
+    Attributes
+    ----------
+    num_examples : int
+    staleness : int
+        Versions between the model it started from and the one it is added to.
+    """
+
+    num_examples: int
+    staleness: int
+
+
+class Collection:
+    """Decodes updates and adds them up.
+
+    Nothing is final before :meth:`commit`. After :meth:`release`, every update that was taken
+    returns to its client.
+
+    Parameters
+    ----------
+    spec : ParamSpec
+        Of the model.
+    messenger : Messenger
+    weighted_by_key : str
+        Name of the metric that weighs updates.
+
+    Attributes
+    ----------
+    total : UpdateSum
+    metrics, evaluations : list of RecordDict
+        Of training, and of the evaluations that came with updates.
+    """
+
+    def __init__(self, spec: ParamSpec, messenger: Messenger, weighted_by_key: str) -> None:
+        self.total = UpdateSum(spec)
+        self.metrics: list[RecordDict] = []
+        self.evaluations: list[RecordDict] = []
+        self._spec = spec
+        self._messenger = messenger
+        self._weighted_by_key = weighted_by_key
+        self._counted: list[int] = []
+
+    def __len__(self) -> int:
+        """Return the number of updates taken."""
+        return len(self._counted)
+
+    def take(self, reply: Message, answer: Answer) -> Taken:
+        """Add the update of a reply.
+
+        Raises
+        ------
+        NotOpenError
+            If it must not count, or not again.
+        ExchangeError, PayloadError
+            If it is not exactly right; nothing of it is added then.
+        """
+        node_id = reply.metadata.src_node_id
+        account = self._messenger.ledger.check(node_id, answer.update)
+        metrics, weight = open_reply(reply, self._weighted_by_key)
+        evaluation = open_evaluation(reply, self._weighted_by_key)
+        received = decode_update(reply.content, answer, self._spec, version=account.version)
+        staleness = self._messenger.version - account.version
+        self.total.add(received, weight * staleness_weight(staleness))
+        self._messenger.ledger.take(node_id)
+        self._counted.append(node_id)
+        self.metrics.append(_packed(metrics))
+        if evaluation is not None:
+            self.evaluations.append(_packed(evaluation))
+        return Taken(weight, staleness)
+
+    def commit(self) -> None:
+        """Make all updates that were taken count, for good."""
+        for node_id in self._counted:
+            self._messenger.ledger.accept(node_id)
+
+    def release(self) -> None:
+        """Give all updates that were taken back to their clients."""
+        for node_id in self._counted:
+            if not self._messenger.ledger.release(node_id):
+                _logger.warning("the last update of node %d is lost", node_id)
+
+
+def _packed(metrics: MetricRecord) -> RecordDict:
+    return RecordDict({records.METRICS: metrics})

@@ -1,0 +1,169 @@
+"""Between a strategy and its clients: what each is sent, and what it is known to hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
+from fl_opt.codecs.update import Vector
+from fl_opt.errors import ExchangeError
+from fl_opt.exchange import records
+from fl_opt.exchange.downlink import Delivery, Downlink, Kind
+from fl_opt.exchange.downlink.base import NOTHING, Arrays, Values
+from fl_opt.exchange.incoming import Answer
+from fl_opt.exchange.ledger import Ledger
+from fl_opt.exchange.reference import ExactArrays
+from fl_opt.exchange.rules import ReplyRules
+from fl_opt.params import ParamSpec
+
+_MOST_REPEATS: Final = 2
+"""Times that a client is served again in one round: from the seed, then with a snapshot."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Messenger:
+    """Writes messages and keeps the books of what clients hold and were asked for.
+
+    Parameters
+    ----------
+    downlink : Downlink
+    rules : ReplyRules
+        How clients are to answer.
+
+    Attributes
+    ----------
+    ledger : Ledger
+    """
+
+    def __init__(self, downlink: Downlink, rules: ReplyRules) -> None:
+        self.downlink = downlink
+        self.ledger = Ledger()
+        self._rules = rules
+        self._spec = ParamSpec(())
+        self._round = 0
+        self._config = ConfigRecord()
+        self._repeats: Counter[int] = Counter()
+
+    @property
+    def version(self) -> int:
+        """Version of the model that messages are about."""
+        return self.downlink.version
+
+    def begin(self, spec: ParamSpec, vector: Vector, exact: ExactArrays) -> None:
+        """Take over a model set from outside."""
+        self._spec = spec
+        self.downlink.begin(spec, vector, exact)
+
+    def resume(
+        self, spec: ParamSpec, ledger: Ledger, values: Values, references: Arrays
+    ) -> None:
+        """Go on from a checkpoint; ids of updates begin above all that were issued."""
+        self._spec = spec
+        ledger.epoch += 1
+        self.ledger = ledger
+        self.downlink.restore(spec, values, references)
+
+    def open_round(
+        self,
+        server_round: int,
+        nodes: Sequence[int],
+        config: ConfigRecord,
+        message_type: str,
+        *,
+        evaluate: bool = False,
+    ) -> list[tuple[Message, Kind]]:
+        """Return a message to each node, and what it carries.
+
+        Parameters
+        ----------
+        server_round : int
+        nodes : sequence of int
+        config : ConfigRecord
+            The app's own; it is copied, as Flower's loop changes it in the next round.
+        message_type : str
+            ``train`` or ``evaluate``.
+        evaluate : bool
+            Whether clients are to evaluate before they train.
+        """
+        self._round = server_round
+        self._config = ConfigRecord(dict(config))
+        self._repeats.clear()
+        self._rules = dataclasses.replace(
+            self._rules, participants=len(nodes), evaluate=evaluate
+        )
+        self.downlink.prepare(self.ledger.of(node_id).held for node_id in nodes)
+        return [self._message(node_id, message_type) for node_id in nodes]
+
+    def note(self, node_id: int, answer: Answer) -> None:
+        """Take down what a client says about itself."""
+        account = self.ledger.of(node_id)
+        if not answer.need and answer.update not in (0, account.issued):
+            return  # from an earlier round: the client may have moved on since
+        account.held = answer.held
+        account.seed &= answer.seed
+        self.downlink.confirm(node_id, answer.held)
+        if answer.need:
+            return
+        account.returned += answer.returned
+        if answer.lost:
+            account.lost += 1
+            account.norm_lost += account.residual_norm
+        account.residual_norm = answer.residual_norm
+
+    def repeat(self, reply: Message, answer: Answer) -> tuple[Message, Kind]:
+        """Serve a client again that could not build on what it was sent.
+
+        Raises
+        ------
+        ExchangeError
+            If that was done often enough in this round.
+        """
+        node_id = reply.metadata.src_node_id
+        if self._repeats[node_id] >= _MOST_REPEATS:
+            raise ExchangeError(f"client cannot follow: {answer.need}")
+        self._repeats[node_id] += 1
+        _logger.info("node %d is served again: %s", node_id, answer.need)
+        return self._message(node_id, reply.metadata.message_type)
+
+    def _message(self, node_id: int, message_type: str) -> tuple[Message, Kind]:
+        account = self.ledger.of(node_id)
+        delivery = self.downlink.serve(node_id, account.held, seed=account.seed)
+        asks = message_type == MessageType.TRAIN
+        content = RecordDict(
+            {
+                records.META: self._meta(node_id, delivery, asks=asks),
+                records.CONFIG: self._config,
+            }
+        )
+        if delivery.record is not None:
+            content[records.ARRAYS] = delivery.record
+        message = Message(
+            content,
+            dst_node_id=node_id,
+            message_type=message_type,
+            group_id=str(self._round),
+        )
+        return message, delivery.kind
+
+    def _meta(self, node_id: int, delivery: Delivery, *, asks: bool) -> ConfigRecord:
+        ledger, version = self.ledger, self.version
+        meta: dict[str, records.MetaValue] = {
+            "version": version,
+            "base": delivery.base,
+            "reference": delivery.fingerprint,
+            "step": self.downlink.step if self.downlink.keeps else 0.0,
+            "keep": self.downlink.keeps,
+            "spec": self._spec.fingerprint,
+            "update": ledger.issue(node_id, version) if asks else 0,
+            "acknowledged": ledger.of(node_id).accepted,
+            **self._rules.to_meta(),
+        }
+        if delivery.base == NOTHING or delivery.kind is Kind.FROM_SEED:
+            meta["model"] = self._spec.to_bytes()
+        return records.pack_meta(meta)

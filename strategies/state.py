@@ -1,0 +1,154 @@
+"""A strategy's state in a checkpoint, and back.
+
+The blob ``strategy`` holds plain values, the books of all clients among them, and small arrays;
+each large array has a blob of its own, so that what has not changed is not written again. An
+engine that can be saved adds its blobs under ``engine.``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fl_opt.checkpoint import Checkpoints, pack_state, unpack_state
+from fl_opt.errors import CheckpointError
+from fl_opt.exchange.ledger import Ledger
+from fl_opt.params import ParamSpec
+from strategies.messenger import Messenger
+from strategies.model import GlobalModel
+
+Arrays = dict[str, NDArray[Any]]
+
+_BLOB: Final = "strategy"
+_ENGINE: Final = "engine."
+_ARRAY: Final = "array."
+_LARGE: Final = 1 << 16
+"""Bytes from which an array has a blob of its own."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a strategy has come, at the end of a round.
+
+    Attributes
+    ----------
+    server_round : int
+    optimizer : dict of str to ndarray
+        Vectors that the next step depends on.
+    late : dict of str to int
+        Messages whose replies may still come: node ids by message id.
+    """
+
+    server_round: int
+    optimizer: Arrays
+    late: dict[str, int]
+
+
+def save(
+    checkpoints: Checkpoints,
+    progress: Progress,
+    model: GlobalModel,
+    messenger: Messenger,
+    grid: Grid,
+) -> None:
+    """Write a checkpoint."""
+    kept, references = messenger.downlink.state()
+    values = {
+        "round": progress.server_round,
+        "late": progress.late,
+        "mode": messenger.downlink.mode,
+        "downlink": kept,
+        "ledger": messenger.ledger.to_values(),
+    }
+    arrays: Arrays = {
+        "spec": np.frombuffer(model.spec.to_bytes(), np.uint8),
+        "vector": model.vector,
+        **{f"exact/{name}": array for name, array in model.exact.items()},
+        **{f"optimizer/{name}": array for name, array in progress.optimizer.items()},
+        **{f"downlink/{name}": array for name, array in references.items()},
+    }
+    large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
+    small = {name: array for name, array in arrays.items() if name not in large}
+    blobs: dict[str, bytes | None] = {_BLOB: pack_state(values, small)}
+    for name, array in large.items():
+        blobs[f"{_ARRAY}{name}"] = pack_state({}, {name: array})
+    engine: Any = getattr(grid, "save", None)
+    if engine is not None:
+        blobs |= {f"{_ENGINE}{name}": blob for name, blob in engine().items()}
+    checkpoints.save(blobs)
+
+
+def load(
+    checkpoints: Checkpoints, model: GlobalModel, messenger: Messenger, grid: Grid
+) -> Progress:
+    """Read a checkpoint: model, messenger and engine go on from it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or of another kind of downlink or engine.
+    """
+    blobs = checkpoints.load()
+    values, arrays = _strategy_blob(blobs, checkpoints)
+    if values["mode"] != messenger.downlink.mode:
+        raise CheckpointError(
+            f"{checkpoints.folder}: the checkpoint was made with downlink.mode = "
+            f"{values['mode']!r}, not {messenger.downlink.mode!r}"
+        )
+    spec = ParamSpec.from_bytes(arrays["spec"].tobytes())
+    messenger.resume(
+        spec,
+        Ledger.from_values(values["ledger"]),
+        values["downlink"],
+        _below(arrays, "downlink/"),
+    )
+    engine = _below(blobs, _ENGINE)
+    restore: Any = getattr(grid, "restore", None)
+    if (restore is None) != (not engine):
+        raise CheckpointError(f"{checkpoints.folder}: the checkpoint is of another engine")
+    if restore is not None:
+        restore(engine)
+    model.spec = spec
+    model.move(arrays["vector"], _below(arrays, "exact/"))
+    return Progress(
+        server_round=int(values["round"]),
+        optimizer=_below(arrays, "optimizer/"),
+        late={str(key): int(node_id) for key, node_id in values["late"].items()},
+    )
+
+
+def saved_round(checkpoints: Checkpoints) -> int:
+    """Return the round at whose end the checkpoint was made; -1 if there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged.
+    """
+    if not checkpoints.exists():
+        return -1
+    return int(_strategy_blob(checkpoints.load(), checkpoints)[0]["round"])
+
+
+def _strategy_blob(
+    blobs: Mapping[str, bytes], checkpoints: Checkpoints
+) -> tuple[dict[str, Any], Arrays]:
+    if _BLOB not in blobs:
+        raise CheckpointError(f"{checkpoints.folder}: the checkpoint is not a strategy's")
+    values, arrays = unpack_state(blobs[_BLOB])
+    for blob in _below(blobs, _ARRAY).values():
+        arrays |= unpack_state(blob)[1]
+    return values, arrays
+
+
+def _below(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in named.items()
+        if name.startswith(prefix)
+    }

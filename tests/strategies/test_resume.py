@@ -1,0 +1,214 @@
+"""A run that was cut short goes on to the very model that it would have reached."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, MetricRecord
+
+import run_simulation
+from fl_opt.checkpoint import Checkpoints
+from fl_opt.errors import CheckpointError
+from fl_opt.exchange.downlink import DownlinkSettings
+from fl_opt.profiling.rounds import RoundRecord
+from fl_opt.simulation.faults import FaultPlan
+from tests.strategies.federation import Recorder, run
+
+ROUNDS = 7
+FAULTS = FaultPlan(
+    seed=4,
+    lose_down=0.1,
+    lose_up=0.15,
+    duplicate_down=0.15,
+    duplicate_up=0.15,
+    delay=0.5,
+    delay_seconds=8.0,
+    restart=0.1,
+    forget=0.1,
+    corrupt_down=0.1,
+    corrupt_up=0.1,
+)
+WAYS = {
+    "full": DownlinkSettings("full", "fp32"),
+    "shared": DownlinkSettings("shared", "ecsq(3.0)", "seed"),
+    "shared, one step size": DownlinkSettings("shared", "ecsq(step=0.02)", "snapshot"),
+    "per client": DownlinkSettings("per-client", "int4", "seed"),
+    "auto": DownlinkSettings("auto", "topk(0.2) | ternary", "snapshot"),
+}
+OPTIONS: dict[str, Any] = {
+    "codec": "topk(0.2) | uniform(4, 8, stochastic)",
+    "server_optimizer": "sgd(eta=0.7, momentum=0.6)",
+    "num_clients": 9,
+    "clients_per_round": 5,
+    "timeout": 5.0,
+    "num_rounds": ROUNDS,
+    "evaluate_every": 2,
+    "seed": 5,
+}
+
+
+class CutError(Exception):
+    """The process ends here."""
+
+
+def evaluate_until(last: int) -> Any:
+    """Central evaluation that ends the run in the round after ``last``, before it is saved."""
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        if server_round > last:
+            raise CutError
+        return MetricRecord({"loss": float(np.square(arrays["weight"].numpy()).sum())})
+
+    return evaluate
+
+
+def facts(records: list[RoundRecord]) -> list[tuple[Any, ...]]:
+    """What must not depend on whether a run was cut."""
+    return [
+        (
+            *(r.server_round, r.virtual_seconds, r.loss, r.train_loss, r.federated_loss),
+            *(r.bytes_up, r.bytes_down, r.message_bytes_up, r.message_bytes_down),
+            *(r.participants, r.failures, r.stale, r.ignored, r.returned, r.lost),
+            *(r.served_again, tuple(r.bytes_down_by_kind.items())),
+        )
+        for r in records
+    ]
+
+
+def bits(arrays: ArrayRecord) -> dict[str, bytes]:
+    return {name: array.numpy().tobytes() for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("faults", [None, FAULTS], ids=["quiet", "faulty"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_ends_in_the_same_model(
+    way: str, faults: FaultPlan | None, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "downlink": WAYS[way], "faults": faults}
+    whole, record = run(**options, evaluate_fn=evaluate_until(ROUNDS))
+    if faults is not None:
+        assert sum(r.stale for r in record.rounds)
+        assert sum(r.returned for r in record.rounds)
+        assert sum(r.failures for r in record.rounds)
+    checkpoints, told = Checkpoints(tmp_path / "checkpoint"), list[RoundRecord]()
+    for resume, last in ((False, 2), (True, 3), (True, ROUNDS)):
+        with contextlib.suppress(CutError):
+            result, _ = run(
+                **options,
+                evaluate_fn=evaluate_until(last),
+                resume=resume,
+                checkpoints=checkpoints,
+                observers=[kept := Recorder()],
+            )
+        told += [r for r in kept.rounds if r.server_round <= last]
+    assert bits(result.arrays) == bits(whole.arrays)
+    assert [r.server_round for r in told] == list(range(ROUNDS + 1))
+    assert facts(told) == facts(record.rounds)
+    assert result.evaluate_metrics_serverapp.keys() == set(range(4, ROUNDS + 1))
+
+
+def test_rounds_since_the_last_checkpoint_are_done_again(tmp_path: Path) -> None:
+    options = {**OPTIONS, "downlink": WAYS["auto"], "checkpoint_every": 3, "faults": FAULTS}
+    whole, _ = run(**options)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(CutError):
+        run(**options, evaluate_fn=evaluate_until(5), checkpoints=checkpoints)
+    result, record = run(
+        **options, evaluate_fn=evaluate_until(ROUNDS), checkpoints=checkpoints, resume=True
+    )
+    assert [r.server_round for r in record.rounds] == [4, 5, 6, 7]
+    assert bits(result.arrays) == bits(whole.arrays)
+
+
+def test_a_run_that_was_complete_stays_as_it_is(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    whole, _ = run(**OPTIONS, checkpoints=checkpoints)
+    again, record = run(**OPTIONS, checkpoints=checkpoints, resume=True)
+    assert bits(again.arrays) == bits(whole.arrays)
+    assert record.rounds == []
+
+
+def test_resuming_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
+    whole, _ = run(**OPTIONS)
+    result, _ = run(**OPTIONS, checkpoints=Checkpoints(tmp_path), resume=True)
+    assert bits(result.arrays) == bits(whole.arrays)
+
+
+def test_another_downlink_cannot_go_on(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    run(**{**OPTIONS, "num_rounds": 1}, checkpoints=checkpoints)
+    for mode in ("shared", "per-client", "auto"):
+        with pytest.raises(CheckpointError, match=f"downlink.mode = 'full', not '{mode}'"):
+            run(
+                **OPTIONS,
+                downlink=DownlinkSettings(mode, "int8"),
+                checkpoints=checkpoints,
+                resume=True,
+            )
+
+
+# --- processes that are killed
+
+CONFIG = (
+    "num-server-rounds=6 data.max-examples=240 train.local-epochs=1 checkpoint.every=1 "
+    "simulation.num-supernodes=4 round.clients=3 server.optimizer='sgd(momentum=0.5)' "
+    "output.save-model=true faults.lose-up=0.1 faults.restart=0.1 evaluate.federated-every=2"
+)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_model(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_simulation.run(run_simulation.parse_run_config([CONFIG]), output=whole, quiet=True)
+    for lines in (2, 5):  # the first one cuts it short, the second one goes on and is cut, too
+        _kill_after(lines, cut)
+    config = run_simulation.parse_run_config([CONFIG, "resume=true"])
+    summary = run_simulation.run(config, output=cut, quiet=True)
+    assert (summary.status, summary.rounds_done) == ("completed", 6)
+    with np.load(whole / "model.npz") as expected, np.load(cut / "model.npz") as found:
+        assert set(found) == set(expected)
+        for name in expected:
+            assert found[name].tobytes() == expected[name].tobytes()
+    assert [_steady(line) for line in _lines(cut)] == [_steady(line) for line in _lines(whole)]
+
+
+def _kill_after(lines: int, folder: Path) -> None:
+    """Start or resume a run; kill it some time after its record has so many lines."""
+    command = [sys.executable, "run_simulation.py", "-c", CONFIG, "-c", "resume=true"]
+    process = subprocess.Popen(
+        [*command, "--output", str(folder), "--json"], cwd=run_simulation.PROJECT
+    )
+    deadline = time.monotonic() + 120
+    while len(_lines(folder)) < lines:
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / "rounds.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _steady(line: str) -> dict[str, Any]:
+    """What a round's record says beside real time and memory."""
+    row = json.loads(line)
+    for key in ("wall-seconds", "server-peak-memory-bytes", "client-peak-memory-bytes"):
+        del row[key]
+    for part in set(row["parts"]) - {"download", "compute", "upload"}:
+        del row["parts"][part]
+    for client in row["clients"]:
+        for key in ("train-seconds", "encode-seconds", "peak-memory-bytes"):
+            del client[key]
+    return dict(row)
