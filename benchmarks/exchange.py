@@ -81,20 +81,27 @@ BASELINE = Variant(
 UPLINK_ONLY = Variant("uplink only", {**FULL, **UPLINK})
 CHAIN = Variant("deltas, chain", down("shared", "ecsq(step=0.0078125)", catch_up="chain"))
 SUM = Variant("deltas, coded sum", down("shared", "ecsq(step=0.0078125)"))
-COARSE = Variant("coded sum, 2x step", down("shared", "ecsq(step=0.015625)"))
+FINE = Variant("coded sum, half the step", down("shared", "ecsq(step=0.00390625)"))
 OWN = Variant("per client, 1 bit", down("per-client", "ecsq(1.0)"))
-OWN_LESS = Variant("per client, 3/4 bit", down("per-client", "ecsq(0.75)"))
+OWN_TUNED = Variant(
+    "per client, 0.9 bit, top 4%",
+    {
+        **down("per-client", "ecsq(0.9)"),
+        "uplink.codec": "topk(0.04) | ternary",
+        "server.optimizer": "sgd(eta=0.8, momentum=0.9)",
+    },
+)
 TABLES = {
-    "modes": ((0.1,), (BASELINE, UPLINK_ONLY, CHAIN, SUM, COARSE, OWN, OWN_LESS)),
+    "modes": ((0.1,), (BASELINE, UPLINK_ONLY, CHAIN, SUM, FINE, OWN, OWN_TUNED)),
     "participation": ((0.05, 0.1, 0.5), (BASELINE, UPLINK_ONLY, CHAIN, SUM, OWN)),
     "faults": (
         (0.1,),
         (
             BASELINE,
-            SUM,
-            Variant("coded sum, faults", {**SUM.config, **FAULTS}),
-            OWN,
-            Variant("per client, faults", {**OWN.config, **FAULTS}),
+            FINE,
+            Variant("coded sum, faults", {**FINE.config, **FAULTS}),
+            OWN_TUNED,
+            Variant("per client, faults", {**OWN_TUNED.config, **FAULTS}),
         ),
     ),
 }

@@ -11,6 +11,7 @@ from flwr.app.message.message import make_message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from numpy.typing import NDArray
 
+from fl_opt.client.last_metrics import keep_metrics, kept_metrics
 from fl_opt.client.session import EvaluateFn, Outcome, evaluate_round, train_round
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
@@ -87,6 +88,10 @@ def _train(
         initial=initial,
         evaluate=_evaluation(evaluate, message, context) if evaluate else None,
     )
+    if outcome.done:
+        keep_metrics(context.state, replies[0].content.metric_records)
+    elif outcome.payload:  # sent once more, without asking the app again
+        replies.append(Message(RecordDict({**kept_metrics(context.state)}), reply_to=message))
     return _reply(message, replies, outcome)
 
 

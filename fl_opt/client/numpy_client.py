@@ -12,6 +12,7 @@ from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fl_opt.client.last_metrics import keep_metrics, kept_metrics
 from fl_opt.client.session import Outcome, evaluate_round, train_round
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
@@ -23,6 +24,7 @@ InitialFn = Callable[[Context], Sequence[NDArray[Any]]]
 
 _PREFIX = f"{records.META}."
 _EVALUATION = f"{records.EVALUATION}."
+_NUM_EXAMPLES = "num-examples"
 _logger = logging.getLogger(__name__)
 
 
@@ -85,7 +87,7 @@ class CompressedNumPyClient(NumPyClient):
 
         def evaluate(arrays: dict[str, NDArray[Any]]) -> Mapping[str, float]:
             loss, num_examples, found = self._client.evaluate(list(arrays.values()), plain)
-            return _numbers({**found, "loss": loss, "num-examples": num_examples})
+            return _numbers({**found, "loss": loss, _NUM_EXAMPLES: num_examples})
 
         outcome = train_round(
             _payload(parameters),
@@ -95,18 +97,24 @@ class CompressedNumPyClient(NumPyClient):
             initial=self._initial,
             evaluate=evaluate,
         )
-        state = self._context.state
         if outcome.done:
-            state[_LAST] = ConfigRecord({**_plain_numbers(metrics), _EXAMPLES: trained_on})
-        elif outcome.payload and _LAST in state:
-            metrics = dict(state.config_records[_LAST])  # type: ignore[arg-type]
-            trained_on = int(metrics.pop(_EXAMPLES))
+            sent = MetricRecord({**_split_numbers(metrics)[0], _NUM_EXAMPLES: trained_on})
+            keep_metrics(self._context.state, {records.METRICS: sent})
+        elif outcome.payload:
+            trained_on, metrics = self._last_metrics()
         evaluation = {_EVALUATION + key: v for key, v in (outcome.evaluation or {}).items()}
         return (
             _as_parameters(outcome),
             trained_on,
             {**metrics, **evaluation, **_beside(outcome)},
         )
+
+    def _last_metrics(self) -> tuple[int, dict[str, Scalar]]:
+        """Return number of examples and metrics of the update that is sent once more."""
+        metrics: dict[str, Any] = {}
+        for record in kept_metrics(self._context.state).values():
+            metrics |= record
+        return metrics.pop(_NUM_EXAMPLES, 0), metrics
 
     def evaluate(
         self, parameters: list[NDArray[Any]], config: dict[str, Scalar]
@@ -154,7 +162,7 @@ def numpy_client_app(client_fn: ClientFn, initial: InitialFn | None = None) -> C
         if parameters:
             content[records.ARRAYS] = records.pack_payload(parameters[0].tobytes())
         metric_record = _metric_record(plain)
-        metric_record["num-examples"] = num_examples
+        metric_record[_NUM_EXAMPLES] = num_examples
         content[records.METRICS] = metric_record
         if evaluation:
             content[records.EVALUATION] = _metric_record(evaluation)
@@ -167,7 +175,7 @@ def numpy_client_app(client_fn: ClientFn, initial: InitialFn | None = None) -> C
         plain, meta = _split(metrics)
         metric_record = _metric_record(plain)
         metric_record["loss"] = float(loss)
-        metric_record["num-examples"] = num_examples
+        metric_record[_NUM_EXAMPLES] = num_examples
         content = RecordDict({records.METRICS: metric_record, records.META: meta})
         return Message(content, reply_to=message)
 
@@ -223,7 +231,18 @@ def _metric_record(metrics: dict[str, Scalar]) -> MetricRecord:
 
 def _numbers(metrics: Mapping[str, Scalar]) -> dict[str, int | float]:
     """Return the metrics that are numbers; others cannot be sent."""
+    numbers, others = _split_numbers(metrics)
+    for key, value in others.items():
+        _logger.warning("metric %r is not a number and is not sent: %.80r", key, value)
+    return numbers
+
+
+def _split_numbers(
+    metrics: Mapping[str, Scalar],
+) -> tuple[dict[str, int | float], dict[str, Scalar]]:
+    """Return the metrics that are numbers, as Python has them, and the others."""
     numbers: dict[str, int | float] = {}
+    others: dict[str, Scalar] = {}
     for key, value in metrics.items():
         number: object = value.item() if isinstance(value, np.generic) else value
         if isinstance(number, (bool, int)):
@@ -231,5 +250,5 @@ def _numbers(metrics: Mapping[str, Scalar]) -> dict[str, int | float]:
         elif isinstance(number, float):
             numbers[key] = number
         else:
-            _logger.warning("metric %r is not a number and is not sent: %.80r", key, value)
-    return numbers
+            others[key] = value
+    return numbers, others

@@ -156,7 +156,8 @@ def test_a_restored_downlink_goes_on_identically(
         run.downlink.version,
         run.downlink.step,
     )
-    whole, resumed = [], []
+    whole: list[Any] = []
+    resumed: list[Any] = []
     for one, deliveries in ((run, whole), (other, resumed)):
         later = np.random.default_rng(9)
         for number in range(6):

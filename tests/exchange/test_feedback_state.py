@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
@@ -61,7 +63,7 @@ class Rounds:
         return records.find_payload(content)
 
 
-def message(feedback: str, turn: int, **rules: int) -> RecordDict:
+def message(feedback: str, turn: int, **rules: Any) -> RecordDict:
     """The message of a turn, all before it accepted."""
     told = ReplyRules(CODEC, feedback, seed=1, **rules)
     return as_content(*whole_model(MODEL, told, update=turn, acknowledged=turn - 1))

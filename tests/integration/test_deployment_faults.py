@@ -60,6 +60,7 @@ def test_a_supernode_is_killed_in_mid_round_and_restarted(tmp_path: Path) -> Non
     assert nodes(third) == (nodes(first) - {killed}) | {restarted}
     updates = {int(node): account["updates"] for node, account in books(tmp_path).items()}
     assert sum(updates.values()) == sum(r["participants"] for r in rounds(tmp_path))
+    assert restarted is not None
     assert (updates[killed], updates[restarted]) == (1, 1)
 
     assert processes

@@ -115,6 +115,9 @@ class FaultSchedules(RuleBasedStateMachine):
     @rule(target=on_the_way_down, node_id=CLIENTS)
     def ask(self, node_id: int) -> Message:
         """The server asks a client to train."""
+        return self._ask(node_id)
+
+    def _ask(self, node_id: int) -> Message:
         config = ConfigRecord({"server-round": 1})
         account = self.messenger.ledger.of(node_id)
         if account.taken:  # asked again before the round is complete, as asynchronously
@@ -156,7 +159,7 @@ class FaultSchedules(RuleBasedStateMachine):
     )
     def whole_turn(self, node_id: int, fate: str, steps: bool) -> None:
         """All of it at once, so that schedules get far."""
-        message = self.ask(node_id)
+        message: Message | None = self._ask(node_id)
         while message is not None:
             reply = self._handle(message, fate)
             message = None
@@ -273,7 +276,8 @@ class FaultSchedules(RuleBasedStateMachine):
 
         payload = records.find_payload(message.content, optional=True)
         meta = records.find_meta(message.content)
-        unaware = int(meta["acknowledged"]) > ClientState.load(state).update  # type: ignore[arg-type]
+        client, accepted = ClientState.load(state), int(str(meta["acknowledged"]))
+        unaware = accepted > client.update
         if fate == "damaged":
             payload = _flipped(payload)
         # One client cannot build the first model, another one builds a wrong one.
@@ -287,6 +291,9 @@ class FaultSchedules(RuleBasedStateMachine):
             assert outcome.meta["lost"] == unaware
             if unaware and fate != "forgets":
                 self._open_book(node_id)
+            told = accepted == client.update and not self._counts((node_id, accepted))
+            if told and fate != "forgets":  # by a server that is dead
+                self.lost[node_id] += self._decoded(client.payload)
             self.sent[node_id, int(outcome.meta["update"])] = Sent(
                 self.books[node_id],
                 delta,
