@@ -25,7 +25,7 @@ CONFIG: dict[str, ConfigValue] = {
     "num-server-rounds": ROUNDS,
     "train.local-epochs": 1,
     "uplink.codec": "topk(0.05) | ternary",
-    # Payloads that are large beside what a SuperLink adds to a message: see exchange/traffic.py.
+    # Payloads that are large beside what a SuperLink adds; see exchange/traffic.py.
     "downlink.mode": "full",
     "downlink.codec": "fp32",
     "evaluate.mode": "message",
