@@ -61,11 +61,24 @@ class Messenger:
         self.downlink.begin(spec, vector, exact)
 
     def resume(
-        self, spec: ParamSpec, ledger: Ledger, values: Values, references: Arrays
+        self,
+        spec: ParamSpec,
+        ledger: Ledger,
+        values: Values,
+        references: Arrays,
+        *,
+        with_clients: bool,
     ) -> None:
-        """Go on from a checkpoint; ids of updates begin above all that were issued."""
+        """Go on from a checkpoint; ids of updates begin above all that were issued.
+
+        ``with_clients`` says that clients go on from the same moment. Those that lived on may
+        have taken an update back since, and sent it with a later one: none of the updates that
+        were open is taken from them.
+        """
         self._spec = spec
         ledger.epoch += 1
+        if not with_clients:
+            ledger.close_all()
         self.ledger = ledger
         self.downlink.restore(spec, values, references)
 

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_opt.checkpoint import Checkpoints, pack_state, unpack_state
+from fl_opt.checkpoint import Checkpoints, below, pack_state, unpack_state
 from fl_opt.errors import CheckpointError
 from fl_opt.exchange.ledger import Ledger
 from fl_opt.params import ParamSpec
@@ -101,23 +101,24 @@ def load(
             f"{values['mode']!r}, not {messenger.downlink.mode!r}"
         )
     spec = ParamSpec.from_bytes(arrays["spec"].tobytes())
+    engine = below(blobs, _ENGINE)
+    restore: Any = getattr(grid, "restore", None)
+    if (restore is None) != (not engine):
+        raise CheckpointError(f"{checkpoints.folder}: the checkpoint is of another engine")
     messenger.resume(
         spec,
         Ledger.from_values(values["ledger"]),
         values["downlink"],
-        _below(arrays, "downlink/"),
+        below(arrays, "downlink/"),
+        with_clients=restore is not None,
     )
-    engine = _below(blobs, _ENGINE)
-    restore: Any = getattr(grid, "restore", None)
-    if (restore is None) != (not engine):
-        raise CheckpointError(f"{checkpoints.folder}: the checkpoint is of another engine")
     if restore is not None:
         restore(engine)
     model.spec = spec
-    model.move(arrays["vector"], _below(arrays, "exact/"))
+    model.move(arrays["vector"], below(arrays, "exact/"))
     return Progress(
         server_round=int(values["round"]),
-        optimizer=_below(arrays, "optimizer/"),
+        optimizer=below(arrays, "optimizer/"),
         late={str(key): int(node_id) for key, node_id in values["late"].items()},
     )
 
@@ -141,14 +142,6 @@ def _strategy_blob(
     if _BLOB not in blobs:
         raise CheckpointError(f"{checkpoints.folder}: the checkpoint is not a strategy's")
     values, arrays = unpack_state(blobs[_BLOB])
-    for blob in _below(blobs, _ARRAY).values():
+    for blob in below(blobs, _ARRAY).values():
         arrays |= unpack_state(blob)[1]
     return values, arrays
-
-
-def _below(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in named.items()
-        if name.startswith(prefix)
-    }

@@ -37,7 +37,7 @@ from fl_opt.codecs import decode
 from fl_opt.errors import FlOptError
 from fl_opt.exchange import records
 from fl_opt.exchange.client_state import ClientState
-from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.downlink.auto import AutoDownlink
 from fl_opt.exchange.downlink.per_client import PerClientDownlink
 from fl_opt.exchange.downlink.shared import SharedDownlink
@@ -99,7 +99,7 @@ class FaultSchedules(RuleBasedStateMachine):
     @initialize(first_contact=st.sampled_from(["seed", "snapshot"]))
     def begin(self, first_contact: str) -> None:
         act_as_server()
-        self.settings = DownlinkSettings(self.mode, self.codec, first_contact)
+        self.settings = DownlinkOptions(self.mode, self.codec, first_contact)
         self.states = {node_id: RecordDict() for node_id in NODES}
         self.sent: dict[tuple[int, int], Sent] = {}
         self.applied: set[tuple[int, int]] = set()
@@ -219,7 +219,7 @@ class FaultSchedules(RuleBasedStateMachine):
         self.vector = saved.vector
         self.messenger = self._new_messenger()
         ledger = Ledger.from_values(saved.ledger)
-        self.messenger.resume(SPEC, ledger, *saved.downlink)
+        self.messenger.resume(SPEC, ledger, *saved.downlink, with_clients=False)
         self.checkpoint = self._saved()
         self._open_collection()
 

@@ -153,7 +153,7 @@ class TestBooks:
         ahead = [ask(messenger, NODE)[0] for _ in range(3)]
         read(messenger, peer.answer(ahead[-1]))  # of which the resumed one knows nothing
         other = new_messenger()
-        other.resume(SPEC, saved, *state)
+        other.resume(SPEC, saved, *state, with_clients=True)
         (message,) = ask(other, NODE)
         assert meta_in(message)["update"] == 2 * EPOCH + 1
         answer = read(other, peer.answer(message))
