@@ -104,7 +104,10 @@ class Correspondence:
         self.unanswered.discard(self._node_of(reply))
 
     def refuse(self, reply: Message, error: FlOptError) -> None:
-        """Note why a reply cannot be used."""
+        """Note why a reply cannot be used; a late one is no failure of this round."""
+        if isinstance(self._replies, ReplyStream) and self._replies.is_late(reply):
+            self.ignore(reply, error)
+            return
         node_id = self._node_of(reply)
         _logger.warning("round %d: reply of node %d refused: %s", self._round, node_id, error)
         self._log.refused(node_id, str(error))

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from flwr.app import Message
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fl_opt.simulation.clock import Clock, WallClock
@@ -65,6 +65,7 @@ class ReplyStream(Iterator[Message]):
         self._clock = clock
         self._pending = dict(sent)
         self._late = late
+        self._own = set(sent)
         self._nodes = {**late, **sent}
         self._deadline = math.inf if timeout is None else clock.time() + timeout
         self.expected = len(self._pending)
@@ -80,12 +81,17 @@ class ReplyStream(Iterator[Message]):
         """Send further messages; the stream waits for their replies, until the same moment."""
         accepted = _push(self._grid, messages)
         self._pending |= accepted
+        self._own |= accepted.keys()
         self._nodes |= accepted
         self.expected += len(accepted)
 
     def node_of(self, reply: Message) -> int:
         """Return the node that a reply is from; an error made by a SuperLink names another."""
         return self._nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+
+    def is_late(self, reply: Message) -> bool:
+        """Whether a reply belongs to an earlier stream."""
+        return reply.metadata.reply_to_message_id not in self._own
 
     def __next__(self) -> Message:
         reply = next(self._replies)
@@ -122,8 +128,9 @@ class StreamingGrid(GridProxy):
     Attributes
     ----------
     late : dict of str to int
-        Messages whose replies did not come in time: node ids by message id. Those of a server
-        that was cut off can be added.
+        Training messages whose replies did not come in time: node ids by message id. They are
+        waited for together with those of the next training. Those of a server that was cut
+        off can be added.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -146,9 +153,10 @@ class StreamingGrid(GridProxy):
         -------
         ReplyStream
         """
-        return ReplyStream(
-            self.inner, self.clock, _push(self.inner, messages), timeout, self.late
-        )
+        asked = list(messages)
+        trains = any(m.metadata.message_type.startswith(MessageType.TRAIN) for m in asked)
+        late = self.late if trains else {}  # what an evaluation misses is of no use later
+        return ReplyStream(self.inner, self.clock, _push(self.inner, asked), timeout, late)
 
 
 def _push(grid: Grid, messages: Iterable[Message]) -> dict[str, int]:

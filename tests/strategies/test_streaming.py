@@ -93,8 +93,8 @@ class ScriptedGrid(Grid):
         raise NotImplementedError
 
 
-def messages_to(*nodes: int) -> list[Message]:
-    return [Message(RecordDict(), node, "train") for node in nodes]
+def messages_to(*nodes: int, kind: str = "train") -> list[Message]:
+    return [Message(RecordDict(), node, kind) for node in nodes]
 
 
 def test_pushes_before_anybody_iterates() -> None:
@@ -200,6 +200,17 @@ def test_late_replies_turn_up_in_a_later_stream_once() -> None:
     second = streaming.send_and_receive(messages_to(4), timeout=20.0)
     assert [reply.metadata.src_node_id for reply in second] == [3, 4]
     assert (second.expected, second.received, streaming.late) == (1, 2, {})
+
+
+def test_an_evaluation_leaves_late_updates_to_the_next_training() -> None:
+    grid = ScriptedGrid({2: 4.0, 3: 6.0, 4: 30.0, 5: 40.0})
+    streaming = StreamingGrid(grid)
+    assert list(streaming.send_and_receive(messages_to(2), timeout=2.0)) == []
+    evaluated = streaming.send_and_receive(messages_to(3, 4, kind="evaluate"), timeout=20.0)
+    assert [reply.metadata.src_node_id for reply in evaluated] == [3]
+    assert streaming.late == {"message-2": 2}
+    trained = streaming.send_and_receive(messages_to(5))
+    assert [reply.metadata.src_node_id for reply in trained] == [2, 5]
 
 
 def test_nobody_waits_for_late_replies_alone() -> None:
