@@ -22,7 +22,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_opt.codecs.grammar import Cursor, construct
+from fl_opt.codecs.grammar import build_named
 from fl_opt.errors import ConfigError, ModelError
 
 Vector = NDArray[np.float32]
@@ -236,14 +236,7 @@ def build_server_optimizer(spec: str) -> ServerOptimizer:
     ConfigError
         Names the position in the spec (from 1) and the alternatives.
     """
-    cursor = Cursor(spec, "server optimizer spec")
-    known = ", ".join(SERVER_OPTIMIZERS)
-    start, name, arguments = cursor.call(f"a name is expected: {known}")
-    if name not in SERVER_OPTIMIZERS:
-        raise cursor.error(f"unknown server optimizer {name!r}; known are {known}", start)
-    optimizer: ServerOptimizer = construct(cursor, start, SERVER_OPTIMIZERS[name], arguments)
-    cursor.finish("the end is expected")
-    return optimizer
+    return build_named(spec, "server optimizer", SERVER_OPTIMIZERS)
 
 
 def _adaptive_step(

@@ -14,10 +14,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, TypeVar
 
 from fl_opt.errors import ConfigError
+
+T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _VALUE: Final = re.compile(r"[^\s,()=|]+")
@@ -132,6 +134,33 @@ def construct(cursor: Cursor, start: int, kind: type, arguments: list[Argument])
         return kind(**values)
     except ConfigError as error:
         raise cursor.error(str(error), start) from None
+
+
+def build_named(spec: str, what: str, kinds: Mapping[str, type[T]]) -> T:
+    """Build the one thing that a spec names, such as ``"residual(decay=0.9)"``.
+
+    Parameters
+    ----------
+    spec : str
+        A name of ``kinds`` and its arguments.
+    what : str
+        What such a thing is called in errors.
+    kinds : mapping of str to type
+        Dataclasses by name.
+
+    Raises
+    ------
+    ConfigError
+        Names the position in the spec (from 1) and the alternatives.
+    """
+    cursor = Cursor(spec, f"{what} spec")
+    known = ", ".join(kinds)
+    start, name, arguments = cursor.call(f"a name is expected: {known}")
+    if name not in kinds:
+        raise cursor.error(f"unknown {what} {name!r}; known are {known}", start)
+    built: T = construct(cursor, start, kinds[name], arguments)
+    cursor.finish("the end is expected")
+    return built
 
 
 def _parameters(kind: type) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fl_opt.codecs.grammar import Cursor, construct
+from fl_opt.codecs.grammar import build_named
 from fl_opt.exchange.feedback.base import Feedback, NoFeedback
 from fl_opt.exchange.feedback.dgc import Dgc
 from fl_opt.exchange.feedback.residual import Residual, StepAhead
@@ -28,11 +28,4 @@ def build_feedback(spec: str) -> Feedback:
     ConfigError
         Names the position in the spec (from 1) and the alternatives.
     """
-    cursor = Cursor(spec, "feedback spec")
-    known = ", ".join(FEEDBACKS)
-    start, name, arguments = cursor.call(f"a name is expected: {known}")
-    if name not in FEEDBACKS:
-        raise cursor.error(f"unknown feedback {name!r}; known are {known}", start)
-    feedback: Feedback = construct(cursor, start, FEEDBACKS[name], arguments)
-    cursor.finish("the end is expected")
-    return feedback
+    return build_named(spec, "feedback", FEEDBACKS)
