@@ -11,9 +11,9 @@ from fl_opt.reporting.summary import (
     RunInfo,
     RunSummary,
     Volume,
-    summarize,
 )
 from fl_opt.reporting.tables import print_summary, summary_table
+from fl_opt.reporting.totals import summarize
 from fl_opt.reporting.units import format_bytes, format_ratio, format_seconds
 
 __all__ = [

@@ -17,7 +17,8 @@ from fl_opt.reporting.rounds_file import (
     read_record_file,
     read_rounds,
 )
-from fl_opt.reporting.summary import RunInfo, RunSummary, Status, summarize
+from fl_opt.reporting.summary import RunInfo, RunSummary, Status
+from fl_opt.reporting.totals import summarize
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from fl_opt.errors import ConfigError, DataError
 from fl_opt.profiling.rounds import RoundRecord
 from fl_opt.reporting.rounds_file import ROUNDS_FILE, cut_rounds, read_record_file
 from fl_opt.reporting.strict_json import to_json, write_json
-from fl_opt.reporting.summary import RunInfo, RunSummary, Status, summarize
+from fl_opt.reporting.summary import RunInfo, RunSummary, Status
+from fl_opt.reporting.totals import summarize
 
 SUMMARY_FILE: Final = "summary.json"
 
