@@ -116,7 +116,7 @@ def _default_config() -> dict[str, ConfigValue]:
 
 def _check(settings: Settings, engine: str) -> None:
     """Refuse what cannot work before anything is loaded."""
-    from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+    from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
     from strategies.server_optimizer import build_server_optimizer
 
     if engine not in get_args(Engine):
@@ -133,7 +133,7 @@ def _check(settings: Settings, engine: str) -> None:
                 f"setting {key!r} = {wanted}: more participants than clients ({clients})"
             )
     build_codec(settings.uplink.codec)
-    build_downlink(DownlinkSettings(**settings.downlink.model_dump()), seed=settings.seed)
+    build_downlink(DownlinkOptions(**settings.downlink.model_dump()), seed=settings.seed)
     build_server_optimizer(settings.server.optimizer)
     if engine != "virtual" and settings.faults != FaultSettings():
         raise ConfigError(f"engine {engine!r} has no faults: they are simulated by 'virtual'")

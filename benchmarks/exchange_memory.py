@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.params import ParamSpec
 
 CLIENTS = 1000
@@ -74,7 +74,7 @@ def measure(mode: str, codec: str, size: int, rounds: int, limit_mb: int) -> Row
     gc.collect()
     before = process.memory_info().rss
     downlink = build_downlink(
-        DownlinkSettings(mode, codec, first_contact="seed", memory_mb=limit_mb), seed=0
+        DownlinkOptions(mode, codec, first_contact="seed", memory_mb=limit_mb), seed=0
     )
     downlink.begin(spec, vector, {})
     held: dict[int, str] = {}

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.codecs import build_codec
-from fl_opt.errors import ConfigError, FlOptError
+from fl_opt.errors import ConfigError, FlOptError, ModelError
 from fl_opt.exchange import records
-from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.ledger import NotOpenError
 from fl_opt.exchange.rules import ReplyRules
@@ -66,7 +66,7 @@ class CompressedStrategy(FedAvg):
     ----------
     codec : str
         Spec of what clients send.
-    downlink : DownlinkSettings
+    downlink : DownlinkOptions
         How the model travels to clients.
     feedback : str
         Spec of what clients do about what the codec leaves out: ``none``, ``residual``,
@@ -111,7 +111,7 @@ class CompressedStrategy(FedAvg):
         self,
         codec: str = "topk(0.02) | ternary",
         *,
-        downlink: DownlinkSettings | None = None,
+        downlink: DownlinkOptions | None = None,
         feedback: str = "residual",
         exact_arrays: Sequence[str] = DEFAULT_EXACT,
         clients_per_round: int | None = None,
@@ -132,7 +132,7 @@ class CompressedStrategy(FedAvg):
             raise ConfigError(f"min_replies = {min_replies} is not at least 1")
         self.codec = build_codec(codec)
         build_feedback(feedback)  # refuses a spec that clients would refuse
-        self.downlink = downlink or DownlinkSettings()
+        self.downlink = downlink or DownlinkOptions()
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
         self.clients_per_evaluation = clients_per_evaluation
@@ -279,11 +279,9 @@ class CompressedStrategy(FedAvg):
         self._log.pushed("send")
         taken = Collection(self._model.spec, self._messenger, self.weighted_by_key)
         for reply in self._correspondence.read(replies):
-            training = reply.metadata.message_type.startswith(MessageType.TRAIN)
-            self._log.received(reply, training=training, received=len(taken) + 1)
-            if training:  # or it belongs to an evaluation that is over
-                with self._log.part("decode-aggregate"):
-                    self._take(reply, taken)
+            self._log.received(reply, training=True, received=len(taken) + 1)
+            with self._log.part("decode-aggregate"):
+                self._take(reply, taken)
         self._log.missing(len(self._correspondence.unanswered))
         if self.late_replies == "refuse":
             self._messenger.ledger.close_all()
@@ -337,8 +335,6 @@ class CompressedStrategy(FedAvg):
         with self._log.part("evaluate"):
             for reply in self._correspondence.read(replies):
                 self._log.received(reply, training=False, received=0)
-                if not reply.metadata.message_type.startswith(MessageType.EVALUATE):
-                    continue  # an update that missed this round's step
                 try:
                     if self._correspondence.answer(reply) is None:
                         continue
@@ -390,7 +386,10 @@ class CompressedStrategy(FedAvg):
 
     def _take_step(self, total: UpdateSum) -> None:
         delta, exact = total.mean()
-        vector = self.step(self._model.vector, delta)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = self.step(self._model.vector, delta)
+        if not np.isfinite(vector).all():
+            raise ModelError("the server's step leads to NaN or infinity: lower its rate, eta")
         self._model.move(vector, exact)
         self._messenger.downlink.advance(vector, exact)
 

@@ -8,7 +8,7 @@ from typing import Final
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.config import Settings
 from fl_opt.errors import ConfigError
-from fl_opt.exchange.downlink import DownlinkSettings
+from fl_opt.exchange.downlink import DownlinkOptions
 from fl_opt.profiling.rounds import RoundObserver
 from strategies.base import CompressedStrategy
 from strategies.fedavg import CompressedFedAvg
@@ -34,7 +34,7 @@ def build_strategy(
         )
     return STRATEGIES[settings.strategy](
         settings.uplink.codec,
-        downlink=DownlinkSettings(**settings.downlink.model_dump()),
+        downlink=DownlinkOptions(**settings.downlink.model_dump()),
         feedback=settings.uplink.feedback,
         server_optimizer=settings.server.optimizer,
         exact_arrays=settings.exact_patterns,

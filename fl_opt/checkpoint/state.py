@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_opt.errors import CheckpointError
+
+T = TypeVar("T")
 
 _MAGIC: Final = b"fl-opt state 1\n\0"
 _KINDS: Final = "biufc"
@@ -87,6 +89,15 @@ def unpack_state(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if at != len(data):
         raise CheckpointError(f"damaged state: {len(data)} bytes, not {at}")
     return values, arrays
+
+
+def below(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Return what stands under names that begin with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in named.items()
+        if name.startswith(prefix)
+    }
 
 
 def _little(name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fl_opt.exchange.downlink import Downlink, DownlinkSettings, Kind, build_downlink
+from fl_opt.exchange.downlink import Downlink, DownlinkOptions, Kind, build_downlink
 from fl_opt.exchange.downlink.auto import AutoDownlink
 from fl_opt.exchange.downlink.base import NOTHING
 from fl_opt.exchange.downlink.mover import build_mover
@@ -296,7 +296,7 @@ class TestPerClient:
 
 class TestAuto:
     def test_frequent_clients_share_and_rare_ones_have_their_own(self) -> None:
-        downlink = build_downlink(DownlinkSettings("auto", "ecsq(1.0)", "snapshot"), seed=0)
+        downlink = build_downlink(DownlinkOptions("auto", "ecsq(1.0)", "snapshot"), seed=0)
         model, often, seldom = Model(downlink), Client(1), Client(2)
         for client in (often, seldom):
             client.get(downlink, SPEC)

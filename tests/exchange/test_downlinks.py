@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl_opt.checkpoint import pack_state, unpack_state
 from fl_opt.errors import ConfigError
-from fl_opt.exchange.downlink import MODES, Delivery, Downlink, DownlinkSettings, Kind
+from fl_opt.exchange.downlink import MODES, Delivery, Downlink, DownlinkOptions, Kind
 from fl_opt.exchange.downlink.build import build_downlink
 from fl_opt.params import ParamSpec
 from tests.exchange.ends import Client, same_bits
@@ -41,16 +41,16 @@ MODELS: dict[str, Model] = {
     },
 }
 WAYS = {
-    "full": DownlinkSettings("full", "fp32"),
-    "full bf16": DownlinkSettings("full", "bf16"),
-    "shared": DownlinkSettings("shared", "ecsq(2.0)"),
-    "shared, one step size": DownlinkSettings("shared", "ecsq(step=0.01)"),
-    "shared, few entries": DownlinkSettings("shared", "topk(0.1) | ternary"),
-    "shared, chains": DownlinkSettings("shared", "int8", catch_up="chain"),
-    "per client": DownlinkSettings("per-client", "ecsq(2.0)"),
-    "per client int8": DownlinkSettings("per-client", "int8"),
-    "auto": DownlinkSettings("auto", "ecsq(2.0)"),
-    "auto, few entries": DownlinkSettings("auto", "topk(0.1) | ternary"),
+    "full": DownlinkOptions("full", "fp32"),
+    "full bf16": DownlinkOptions("full", "bf16"),
+    "shared": DownlinkOptions("shared", "ecsq(2.0)"),
+    "shared, one step size": DownlinkOptions("shared", "ecsq(step=0.01)"),
+    "shared, few entries": DownlinkOptions("shared", "topk(0.1) | ternary"),
+    "shared, chains": DownlinkOptions("shared", "int8", catch_up="chain"),
+    "per client": DownlinkOptions("per-client", "ecsq(2.0)"),
+    "per client int8": DownlinkOptions("per-client", "int8"),
+    "auto": DownlinkOptions("auto", "ecsq(2.0)"),
+    "auto, few entries": DownlinkOptions("auto", "topk(0.1) | ternary"),
 }
 
 
@@ -60,8 +60,8 @@ BEGINNINGS = [("plain", "seed"), ("batch norm", "snapshot"), ("mixed", "seed")]
 class Run:
     """A model that moves, and clients that come when they like."""
 
-    def __init__(self, way: DownlinkSettings, model: Model, first_contact: str) -> None:
-        self.settings = DownlinkSettings(way.mode, way.codec, first_contact, way.catch_up)
+    def __init__(self, way: DownlinkOptions, model: Model, first_contact: str) -> None:
+        self.settings = DownlinkOptions(way.mode, way.codec, first_contact, way.catch_up)
         self.spec = ParamSpec.of(model, ["*running_mean"])
         self.vector = self.spec.flatten(model)
         self.exact = {n: np.array(a) for n, a in self.spec.exact_part(model).items()}
@@ -117,13 +117,13 @@ def same_bits_of_exact(client: Client, exact: Model) -> bool:
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> DownlinkSettings:
+def way(request: pytest.FixtureRequest) -> DownlinkOptions:
     return WAYS[request.param]
 
 
 @pytest.mark.parametrize(("model", "first_contact"), BEGINNINGS)
 def test_clients_that_come_and_go_hold_what_the_server_says(
-    way: DownlinkSettings, model: str, first_contact: str
+    way: DownlinkOptions, model: str, first_contact: str
 ) -> None:
     run = Run(way, MODELS[model], first_contact)
     generator = np.random.default_rng(7)
@@ -139,7 +139,7 @@ def test_clients_that_come_and_go_hold_what_the_server_says(
 
 @pytest.mark.parametrize(("model", "first_contact"), BEGINNINGS)
 def test_a_restored_downlink_goes_on_identically(
-    way: DownlinkSettings, model: str, first_contact: str
+    way: DownlinkOptions, model: str, first_contact: str
 ) -> None:
     run = Run(way, MODELS[model], first_contact)
     generator = np.random.default_rng(8)
@@ -171,7 +171,7 @@ def test_a_restored_downlink_goes_on_identically(
 
 
 @pytest.mark.parametrize("first_contact", ["seed", "snapshot"])
-def test_a_model_that_outgrows_the_lattice(way: DownlinkSettings, first_contact: str) -> None:
+def test_a_model_that_outgrows_the_lattice(way: DownlinkOptions, first_contact: str) -> None:
     run = Run(way, MODELS["batch norm"], first_contact)
     generator = np.random.default_rng(1)
     for factor in (1.0, 1e3, 1.0, 1e7, 1.0, 1.0):
@@ -185,7 +185,7 @@ def test_a_model_that_outgrows_the_lattice(way: DownlinkSettings, first_contact:
         assert run.downlink.step >= 1e9 * 2.0**-23
 
 
-def test_a_model_set_from_outside(way: DownlinkSettings) -> None:
+def test_a_model_set_from_outside(way: DownlinkOptions) -> None:
     """Of the same kind, then of another: nothing that clients hold leads them astray."""
     run = Run(way, MODELS["plain"], "snapshot")
     generator = np.random.default_rng(2)
@@ -208,13 +208,13 @@ def test_a_model_set_from_outside(way: DownlinkSettings) -> None:
 @pytest.mark.parametrize("mode", ["shared", "per-client", "auto"])
 def test_another_model_cannot_be_built_from_the_seed(mode: str) -> None:
     """The seed stands for the model that the run began with, not for a later one."""
-    run = Run(DownlinkSettings(mode, "ecsq(2.0)"), MODELS["plain"], "seed")
+    run = Run(DownlinkOptions(mode, "ecsq(2.0)"), MODELS["plain"], "seed")
     spec = ParamSpec.of({"w": np.zeros(5, np.float32)})
     run.downlink.begin(spec, np.ones(5, np.float32), {})
     assert run.downlink.serve(1, "", seed=True).kind is Kind.SNAPSHOT
 
 
-def test_equal_messages_share_one_record(way: DownlinkSettings) -> None:
+def test_equal_messages_share_one_record(way: DownlinkOptions) -> None:
     """So that it is encoded, stored and sent to a SuperLink once."""
     run = Run(way, MODELS["plain"], "snapshot")
     deliveries = [client.get(run.downlink, run.spec) for client in run.clients]
@@ -224,7 +224,7 @@ def test_equal_messages_share_one_record(way: DownlinkSettings) -> None:
     assert len({id(delivery.record) for delivery in deliveries}) == 1
 
 
-def test_negative_zeros_in_the_model(way: DownlinkSettings) -> None:
+def test_negative_zeros_in_the_model(way: DownlinkOptions) -> None:
     """Their sign is lost on the way; both ends know."""
     model: Model = {"weight": np.array([-0.0, -1e-9, 0.5, -0.5] * 20, np.float32)}
     for first_contact in ("seed", "snapshot"):
@@ -240,21 +240,21 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "reason"),
         [
-            (DownlinkSettings("fast"), "downlink.mode = 'fast' is not one of full, shared"),
-            (DownlinkSettings(first_contact="mail"), "downlink.first-contact = 'mail'"),
-            (DownlinkSettings(catch_up="none"), "downlink.catch-up = 'none' is not one of sum"),
-            (DownlinkSettings(memory_mb=0), "downlink.memory-mb = 0 is not at least 1"),
-            (DownlinkSettings("full", "stc"), "downlink codec 'stc' would damage the model"),
-            (DownlinkSettings("shared", "topk(2)"), "density = 2"),
-            (DownlinkSettings("per-client", "topk(2)"), "density = 2"),
+            (DownlinkOptions("fast"), "downlink.mode = 'fast' is not one of full, shared"),
+            (DownlinkOptions(first_contact="mail"), "downlink.first-contact = 'mail'"),
+            (DownlinkOptions(catch_up="none"), "downlink.catch-up = 'none' is not one of sum"),
+            (DownlinkOptions(memory_mb=0), "downlink.memory-mb = 0 is not at least 1"),
+            (DownlinkOptions("full", "stc"), "downlink codec 'stc' would damage the model"),
+            (DownlinkOptions("shared", "topk(2)"), "density = 2"),
+            (DownlinkOptions("per-client", "topk(2)"), "density = 2"),
         ],
     )
     def test_what_is_wrong_is_refused_when_it_is_built(
-        self, settings: DownlinkSettings, reason: str
+        self, settings: DownlinkOptions, reason: str
     ) -> None:
         with pytest.raises(ConfigError, match=reason):
             build_downlink(settings, seed=0)
 
     @pytest.mark.parametrize("mode", MODES)
     def test_every_mode_can_be_built(self, mode: str) -> None:
-        assert build_downlink(DownlinkSettings(mode, "fp32"), seed=0).mode == mode
+        assert build_downlink(DownlinkOptions(mode, "fp32"), seed=0).mode == mode

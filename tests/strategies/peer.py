@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fl_opt.client.session import evaluate_round, train_round
 from fl_opt.exchange import records
-from fl_opt.exchange.downlink import DownlinkSettings, build_downlink
+from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.incoming import Answer
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.params import ParamSpec
@@ -28,7 +28,7 @@ def new_messenger(
 ) -> Messenger:
     """A messenger that has a model."""
     act_as_server()
-    settings = DownlinkSettings(mode, codec, first_contact)
+    settings = DownlinkOptions(mode, codec, first_contact)
     messenger = Messenger(build_downlink(settings, seed=5), RULES)
     messenger.begin(SPEC, SPEC.flatten(MODEL), {})
     return messenger

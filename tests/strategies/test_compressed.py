@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fl_opt.client import numpy_client_app
 from fl_opt.errors import ConfigError, ModelError
 from fl_opt.exchange import records
-from fl_opt.exchange.downlink import DownlinkSettings
+from fl_opt.exchange.downlink import DownlinkOptions
 from fl_opt.exchange.traffic import payload_bytes
 from strategies import CompressedFedAvg
 from tests.strategies.federation import Recorder, expected_mean, run, weights
@@ -239,10 +239,10 @@ def test_more_participants_than_clients_is_one_clear_error() -> None:
         ({"codec": "topk(2)"}, "density = 2.0"),
         ({"feedback": "residul"}, "unknown feedback 'residul'; known are none, residual"),
         (
-            {"downlink": DownlinkSettings("full", "stc")},
+            {"downlink": DownlinkOptions("full", "stc")},
             "downlink codec 'stc' would damage the model",
         ),
-        ({"downlink": DownlinkSettings("fast")}, "downlink.mode = 'fast' is not one of full"),
+        ({"downlink": DownlinkOptions("fast")}, "downlink.mode = 'fast' is not one of full"),
         ({"server_optimizer": "sgd(eta=-1)"}, "eta"),
         ({"min_replies": 0}, "min_replies = 0"),
     ],
@@ -250,6 +250,11 @@ def test_more_participants_than_clients_is_one_clear_error() -> None:
 def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         CompressedFedAvg(**arguments)
+
+
+def test_a_server_step_that_overflows_ends_the_run_with_one_clear_error() -> None:
+    with pytest.raises(ModelError, match="NaN or infinity: lower its rate"):
+        run(server_optimizer="sgd(eta=1e39)")
 
 
 def test_a_model_without_weights_is_refused() -> None:

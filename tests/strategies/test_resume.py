@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, MetricRecord
 import run_simulation
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.errors import CheckpointError
-from fl_opt.exchange.downlink import DownlinkSettings
+from fl_opt.exchange.downlink import DownlinkOptions
 from fl_opt.profiling.rounds import RoundRecord
 from fl_opt.simulation.faults import FaultPlan
 from tests.strategies.federation import Recorder, run
@@ -38,11 +38,11 @@ FAULTS = FaultPlan(
     corrupt_up=0.1,
 )
 WAYS = {
-    "full": DownlinkSettings("full", "fp32"),
-    "shared": DownlinkSettings("shared", "ecsq(3.0)", "seed"),
-    "shared, one step size": DownlinkSettings("shared", "ecsq(step=0.02)", "snapshot"),
-    "per client": DownlinkSettings("per-client", "int4", "seed"),
-    "auto": DownlinkSettings("auto", "topk(0.2) | ternary", "snapshot"),
+    "full": DownlinkOptions("full", "fp32"),
+    "shared": DownlinkOptions("shared", "ecsq(3.0)", "seed"),
+    "shared, one step size": DownlinkOptions("shared", "ecsq(step=0.02)", "snapshot"),
+    "per client": DownlinkOptions("per-client", "int4", "seed"),
+    "auto": DownlinkOptions("auto", "topk(0.2) | ternary", "snapshot"),
 }
 OPTIONS: dict[str, Any] = {
     "codec": "topk(0.2) | uniform(4, 8, stochastic)",
@@ -150,7 +150,7 @@ def test_another_downlink_cannot_go_on(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=f"downlink.mode = 'full', not '{mode}'"):
             run(
                 **OPTIONS,
-                downlink=DownlinkSettings(mode, "int8"),
+                downlink=DownlinkOptions(mode, "int8"),
                 checkpoints=checkpoints,
                 resume=True,
             )

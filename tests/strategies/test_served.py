@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_opt.client import compression_mod, numpy_client_app
-from fl_opt.exchange.downlink import DownlinkSettings, Kind
+from fl_opt.exchange.downlink import DownlinkOptions, Kind
 from fl_opt.exchange.traffic import payload_bytes
 from fl_opt.simulation.faults import FaultPlan
 from tests.strategies.federation import expected_mean, run, weights
@@ -26,9 +26,9 @@ from tests.toy import (
 )
 
 KEEPING = {
-    "shared": DownlinkSettings("shared", "ecsq(3.0)", "seed"),
-    "per client": DownlinkSettings("per-client", "int8", "seed"),
-    "auto": DownlinkSettings("auto", "ecsq(3.0)", "seed"),
+    "shared": DownlinkOptions("shared", "ecsq(3.0)", "seed"),
+    "per client": DownlinkOptions("per-client", "int8", "seed"),
+    "auto": DownlinkOptions("auto", "ecsq(3.0)", "seed"),
 }
 APPS = {
     "numpy client": lambda: numpy_client_app(pull_client_fn, first_arrays),
@@ -39,7 +39,7 @@ APPS = {
 
 
 @pytest.fixture(params=KEEPING)
-def downlink(request: pytest.FixtureRequest) -> DownlinkSettings:
+def downlink(request: pytest.FixtureRequest) -> DownlinkOptions:
     return KEEPING[request.param]
 
 
@@ -63,7 +63,7 @@ def models_of(**arguments: Any) -> tuple[list[NDArray[np.float32]], Any]:
 class TestReferences:
     @pytest.mark.parametrize("app", APPS)
     def test_nobody_is_sent_a_model_that_it_can_build(
-        self, downlink: DownlinkSettings, app: str
+        self, downlink: DownlinkOptions, app: str
     ) -> None:
         result, recorder = run(app=APPS[app](), downlink=downlink, evaluate_every=0)
         first = recorder.rounds[1]
@@ -72,7 +72,7 @@ class TestReferences:
         np.testing.assert_allclose(weights(result.arrays), expected_mean(0, 1, 2, 3), atol=1e-6)
 
     def test_who_cannot_build_it_gets_a_snapshot_in_the_same_round(
-        self, downlink: DownlinkSettings
+        self, downlink: DownlinkOptions
     ) -> None:
         result, recorder = run(
             app=numpy_client_app(pull_client_fn),
@@ -88,7 +88,7 @@ class TestReferences:
         assert int(result.arrays["steps"].numpy()) == 2
 
     def test_who_has_lost_its_state_is_served_in_the_same_round(
-        self, downlink: DownlinkSettings
+        self, downlink: DownlinkOptions
     ) -> None:
         plan = FaultPlan(seed=3, restart=0.3)
         _, recorder = run(downlink=downlink, faults=plan, num_rounds=8, evaluate_every=0)
@@ -98,7 +98,7 @@ class TestReferences:
         assert sum(r.lost for r in rounds) > 3
 
     def test_an_evaluation_of_a_model_that_is_held_carries_nothing(
-        self, downlink: DownlinkSettings
+        self, downlink: DownlinkOptions
     ) -> None:
         """And a training message after an evaluation of the same model does not, either."""
         sent: list[tuple[str, str, int]] = []
@@ -119,7 +119,7 @@ class TestReferences:
         ]
 
     def test_a_round_without_a_step_leaves_nothing_to_send(
-        self, downlink: DownlinkSettings
+        self, downlink: DownlinkOptions
     ) -> None:
         _, recorder = run(
             downlink=downlink, num_rounds=3, num_clients=3, faults=FaultPlan(corrupt_up=1.0)
@@ -127,7 +127,7 @@ class TestReferences:
         assert [r.participants for r in recorder.rounds[1:]] == [0, 0, 0]
         assert [r.bytes_down for r in recorder.rounds[1:]] == [0, 0, 0]
 
-    def test_damaged_messages_are_sent_again(self, downlink: DownlinkSettings) -> None:
+    def test_damaged_messages_are_sent_again(self, downlink: DownlinkOptions) -> None:
         plan = FaultPlan(seed=2, corrupt_down=0.3)
         _, recorder = run(downlink=downlink, faults=plan, num_rounds=6, evaluate_every=0)
         rounds = recorder.rounds[1:]
@@ -176,12 +176,12 @@ class TestLateReplies:
         "evaluate_every": 0,
     }
 
-    def test_accepted_into_a_later_step(self, downlink: DownlinkSettings) -> None:
+    def test_accepted_into_a_later_step(self, downlink: DownlinkOptions) -> None:
         _, recorder = run(**self.OPTIONS, downlink=downlink, late_replies="accept")
         assert sum(r.stale for r in recorder.rounds) > 2
         assert sum(r.failures for r in recorder.rounds) > 2
 
-    def test_refused_so_that_they_return(self, downlink: DownlinkSettings) -> None:
+    def test_refused_so_that_they_return(self, downlink: DownlinkOptions) -> None:
         _, recorder = run(**self.OPTIONS, downlink=downlink, late_replies="refuse")
         assert sum(r.stale for r in recorder.rounds) == 0
         assert sum(r.ignored for r in recorder.rounds) > 2
@@ -243,7 +243,7 @@ class TestErrors:
         assert record.federated_loss is not None
 
     def test_a_client_that_never_understands_is_given_up(
-        self, downlink: DownlinkSettings
+        self, downlink: DownlinkOptions
     ) -> None:
         """Its messages arrive damaged each time; the round goes on without it."""
 

@@ -10,6 +10,6 @@
 """
 
 from fl_opt.exchange.downlink.base import Delivery, Downlink, Kind
-from fl_opt.exchange.downlink.build import MODES, DownlinkSettings, build_downlink
+from fl_opt.exchange.downlink.build import MODES, DownlinkOptions, build_downlink
 
-__all__ = ["MODES", "Delivery", "Downlink", "DownlinkSettings", "Kind", "build_downlink"]
+__all__ = ["MODES", "Delivery", "Downlink", "DownlinkOptions", "Kind", "build_downlink"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from fl_opt.checkpoint import below
 from fl_opt.codecs.update import Vector
 from fl_opt.exchange.downlink.base import Arrays, Delivery, Downlink, Kind, Values
 from fl_opt.exchange.downlink.per_client import PerClientDownlink
@@ -84,17 +85,9 @@ class AutoDownlink(Downlink):
 
     def restore(self, spec: ParamSpec, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Go on from what :meth:`state` returned."""
-        self._shared.restore(spec, values["shared"], _below(arrays, "shared/"))
-        self._per_client.restore(spec, values["per-client"], _below(arrays, "per-client/"))
+        self._shared.restore(spec, values["shared"], below(arrays, "shared/"))
+        self._per_client.restore(spec, values["per-client"], below(arrays, "per-client/"))
         self._follow()
 
     def _follow(self) -> None:
         self.version, self.step = self._shared.version, self._shared.step
-
-
-def _below(arrays: Arrays, prefix: str) -> Arrays:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

@@ -18,7 +18,7 @@ _MEGA: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class DownlinkSettings:
+class DownlinkOptions:
     """How the model travels to clients.
 
     Attributes
@@ -43,7 +43,7 @@ class DownlinkSettings:
     memory_mb: int = 1000
 
 
-def build_downlink(settings: DownlinkSettings, *, seed: int) -> Downlink:
+def build_downlink(settings: DownlinkOptions, *, seed: int) -> Downlink:
     """Build the downlink that settings describe.
 
     Raises

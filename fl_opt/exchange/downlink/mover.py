@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from fl_opt.codecs import Codec, build_codec
 from fl_opt.codecs.ecsq import ROUNDING, Ecsq
 from fl_opt.codecs.update import Vector
+from fl_opt.errors import ConfigError
 from fl_opt.exchange.lattice import encode_exactly
 from fl_opt.params import ParamSpec
 from fl_opt.seeds import derive_seed
+
+_SMALLEST: Final = 2.0**-40
 
 
 class Mover(Protocol):
@@ -63,9 +66,19 @@ class LatticeMover:
     ----------
     size : float
         Step size in units of the weights; a power of two, or the nearest one is taken.
+
+    Raises
+    ------
+    ConfigError
+        If it is so small or large that float32 has no room for multiples.
     """
 
     def __init__(self, size: float) -> None:
+        if not _SMALLEST <= size <= 1.0 / _SMALLEST:
+            raise ConfigError(
+                f"step = {size} of the shared downlink is not between {_SMALLEST} and "
+                f"{1.0 / _SMALLEST:.0f}"
+            )
         self._size = float(2.0 ** round(math.log2(size)))
 
     def encode(self, spec: ParamSpec, difference: Vector, version: int) -> bytes:

@@ -126,7 +126,7 @@ class SharedDownlink(Downlink):
         return sum(r.vector.nbytes for r in references) + self._history.memory_bytes() + in_use
 
     def state(self) -> tuple[Values, Arrays]:
-        """Return references, past steps and the mover's state."""
+        """Return references and past steps."""
         links = self._history.links
         values = {
             "version": self.version,
