@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--only", nargs="+", help="names of variants, such as 'coded sum'")
+    parser.add_argument("--participation", nargs="+", type=float, help="shares, such as 0.05 0.5")
     parser.add_argument("--quick", action="store_true", help="six rounds")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
     arguments = parser.parse_args()
@@ -148,7 +149,7 @@ def main() -> None:
     rounds = 6 if arguments.quick else arguments.rounds
     shares, variants = TABLES[arguments.table]
     rows: list[Row] = []
-    for share in shares:
+    for share in arguments.participation or shares:
         for variant in variants:
             if arguments.only and not any(name in variant.name for name in arguments.only):
                 continue
