@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--only", nargs="+", help="names of variants, such as 'coded sum'")
-    parser.add_argument("--participation", nargs="+", type=float, help="shares, such as 0.05 0.5")
+    parser.add_argument("--participation", nargs="+", type=float, help="shares of all")
     parser.add_argument("--quick", action="store_true", help="six rounds")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
     arguments = parser.parse_args()
