@@ -44,7 +44,7 @@ TASK: dict[str, ConfigValue] = {
 UPLINK: dict[str, ConfigValue] = {
     "uplink.codec": "topk(0.02) | ternary",
     "uplink.feedback": "none",
-    "server.optimizer": "sgd(eta=1.0, momentum=0.9)",
+    "server-optimizer": "sgd(eta=1.0, momentum=0.9)",
 }
 FULL: dict[str, ConfigValue] = {"downlink.mode": "full", "downlink.codec": "fp32"}
 FAULTS: dict[str, ConfigValue] = {
@@ -53,6 +53,8 @@ FAULTS: dict[str, ConfigValue] = {
     "faults.restart": 0.1,
     "round.timeout": 60.0,
 }
+OVER: dict[str, ConfigValue] = {"round.over-selection": 2.0}
+"""Twice as many updates are asked for as are wanted: half of them do not come."""
 
 
 def down(mode: str, codec: str, **others: ConfigValue) -> dict[str, ConfigValue]:
@@ -75,7 +77,7 @@ BASELINE = Variant(
         **FULL,
         "uplink.codec": "none",
         "uplink.feedback": "none",
-        "server.optimizer": "sgd(eta=0.5, momentum=0.9)",
+        "server-optimizer": "sgd(eta=0.5, momentum=0.9)",
     },
 )
 UPLINK_ONLY = Variant("uplink only", {**FULL, **UPLINK})
@@ -88,7 +90,7 @@ OWN_TUNED = Variant(
     {
         **down("per-client", "ecsq(0.9)"),
         "uplink.codec": "topk(0.04) | ternary",
-        "server.optimizer": "sgd(eta=0.8, momentum=0.9)",
+        "server-optimizer": "sgd(eta=0.8, momentum=0.9)",
     },
 )
 TABLES = {
@@ -100,8 +102,10 @@ TABLES = {
             BASELINE,
             FINE,
             Variant("coded sum, faults", {**FINE.config, **FAULTS}),
+            Variant("coded sum, faults, twice asked", {**FINE.config, **FAULTS, **OVER}),
             OWN_TUNED,
             Variant("per client, faults", {**OWN_TUNED.config, **FAULTS}),
+            Variant("per client, faults, twice asked", {**OWN_TUNED.config, **FAULTS, **OVER}),
         ),
     ),
 }

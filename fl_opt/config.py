@@ -81,19 +81,16 @@ class DownlinkSettings(_Section):
     memory_mb: PositiveInt = 1000
 
 
-class ServerSettings(_Section):
-    """What the server does with the mean update."""
-
-    optimizer: str = "sgd"
-
-
 class RoundSettings(_Section):
     """Who takes part in a round, and what makes it count."""
 
     clients: Count = 0
+    over_selection: Annotated[float, Field(ge=1.0, le=100.0)] = 1.0
     min_nodes: PositiveInt = 2
     min_replies: PositiveInt = 1
     late_replies: Literal["accept", "refuse"] = "accept"
+    staleness: str = "polynomial(0.5)"
+    ttl: NonNegative = 0.0
     timeout: Positive = 3600.0
     wait_for_nodes: NonNegative = 120.0
 
@@ -112,6 +109,7 @@ class SimulationSettings(_Section):
     """The virtual engine's clients: their number, links and speed."""
 
     num_supernodes: PositiveInt = 10
+    workers: Count = 1
     uplink_mbps: Positive = 10.0
     downlink_mbps: Positive = 50.0
     latency_ms: NonNegative = 20.0
@@ -157,6 +155,10 @@ class Settings(_Section):
     dataset: str = "digits"
     model: str = "mlp"
     strategy: str = "fedavg"
+    selection: str = "uniform"
+    balance: str = "none"
+    server_optimizer: str = "sgd"
+    server_schedule: str = "constant"
     num_server_rounds: PositiveInt = 30
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     resume: bool = False
@@ -165,7 +167,6 @@ class Settings(_Section):
     train: TrainSettings = TrainSettings()
     uplink: UplinkSettings = UplinkSettings()
     downlink: DownlinkSettings = DownlinkSettings()
-    server: ServerSettings = ServerSettings()
     round: RoundSettings = RoundSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     simulation: SimulationSettings = SimulationSettings()

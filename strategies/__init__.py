@@ -2,6 +2,21 @@
 
 from strategies.base import CompressedStrategy
 from strategies.fedavg import CompressedFedAvg
-from strategies.registry import STRATEGIES, build_strategy
+from strategies.fedbuff import CompressedFedAsync, CompressedFedBuff
+from strategies.fednova import CompressedFedNova
+from strategies.fedprox import CompressedFedProx
+from strategies.registry import build_strategy
+from strategies.specs import STRATEGIES
+from strategies.wrapped import compressed
 
-__all__ = ["STRATEGIES", "CompressedFedAvg", "CompressedStrategy", "build_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "CompressedFedAsync",
+    "CompressedFedAvg",
+    "CompressedFedBuff",
+    "CompressedFedNova",
+    "CompressedFedProx",
+    "CompressedStrategy",
+    "build_strategy",
+    "compressed",
+]

@@ -8,42 +8,36 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.codecs import build_codec
-from fl_opt.errors import ConfigError, FlOptError, ModelError
-from fl_opt.exchange import records
+from fl_opt.errors import ConfigError, ModelError
 from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.feedback import build_feedback
-from fl_opt.exchange.ledger import NotOpenError
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
 from strategies import state
+from strategies.balance import Balance
+from strategies.client_evaluation import ClientEvaluation
 from strategies.collection import Collection
 from strategies.correspondence import Correspondence
 from strategies.messenger import Messenger
-from strategies.model import GlobalModel
+from strategies.model import ExactArrays, GlobalModel
 from strategies.nodes import wait_for_nodes
-from strategies.replies import open_reply
+from strategies.pace import Pace, Rounds
+from strategies.roster import Roster
 from strategies.round_log import RoundLog
-from strategies.selection import Selection, UniformSelection
+from strategies.selection import Selection, UniformSelection, build_selection
+from strategies.staleness import build_staleness
 from strategies.streaming import StreamingGrid
-from strategies.update_sum import UpdateSum
+from strategies.training import LateReplies, Training, TrainingRules
 
 Vector = NDArray[np.float32]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-LateReplies = Literal["accept", "refuse"]
 EvaluateMode = Literal["message", "piggyback"]
 
 DEFAULT_EXACT: Final = ("*running_mean", "*running_var", "*num_batches_tracked")
@@ -75,17 +69,29 @@ class CompressedStrategy(FedAvg):
         Patterns of names of arrays that travel exactly, beside those that are not
         floating-point.
     clients_per_round : int, optional
-        Number of clients that train in a round. Default: by ``fraction_train``.
+        Number of updates wanted for a step. Default: by ``fraction_train``.
     clients_per_evaluation : int, optional
         Number of clients that evaluate. Default: by ``fraction_evaluate``.
+    selection : str or Selection
+        Which clients train: a spec, see :mod:`strategies.selection`, or a policy of one's own.
+    pace : Pace, optional
+        How many clients are asked, and when there are enough updates for a step. Default:
+        rounds, of which all replies are waited for.
+    balance : str
+        Spec of how local work is sized; see :mod:`strategies.balance`.
     evaluate_every : int
         Clients evaluate every so many rounds; 0: never.
     evaluate_mode : {"message", "piggyback"}
         Whether they evaluate the round's new model, which takes messages of its own, or the
         model that they are about to train from.
     late_replies : {"accept", "refuse"}
-        Whether a reply that comes after its round was closed is added to the next step, with
-        weight ``(1 + staleness) ** -0.5``, or returned to its client.
+        Whether a reply that comes after its round was closed is added to the next step, with a
+        smaller weight, or returned to its client. Where they are accepted, clients that are
+        still at work are not asked again.
+    staleness : str
+        Spec of the weight of late updates; see :mod:`strategies.staleness`.
+    ttl : float, optional
+        Seconds after which a client that has not answered is given up. Default: Flower's.
     min_replies : int
         A round with fewer usable replies leaves the model as it was.
     node_timeout : float
@@ -116,9 +122,14 @@ class CompressedStrategy(FedAvg):
         exact_arrays: Sequence[str] = DEFAULT_EXACT,
         clients_per_round: int | None = None,
         clients_per_evaluation: int | None = None,
+        selection: str | Selection = "uniform",
+        pace: Pace | None = None,
+        balance: str = "none",
         evaluate_every: int = 1,
         evaluate_mode: EvaluateMode = "message",
         late_replies: LateReplies = "accept",
+        staleness: str = "polynomial(0.5)",
+        ttl: float | None = None,
         min_replies: int = 1,
         node_timeout: float = 120.0,
         seed: int = 0,
@@ -138,11 +149,12 @@ class CompressedStrategy(FedAvg):
         self.clients_per_evaluation = clients_per_evaluation
         self.evaluate_every = evaluate_every
         self.evaluate_mode = evaluate_mode
-        self.late_replies = late_replies
+        self.pace = pace or Rounds()
+        self.staleness = build_staleness(staleness)
         self.min_replies = min_replies
         self.node_timeout = node_timeout
+        self.ttl = ttl
         self.checkpoint_every = checkpoint_every
-        self.selection: Selection = UniformSelection(seed)
         self._checkpoints = checkpoints
         self._messenger = Messenger(
             build_downlink(self.downlink, seed=seed), ReplyRules(codec, feedback, seed)
@@ -150,10 +162,36 @@ class CompressedStrategy(FedAvg):
         self._log = RoundLog(observers)
         self._correspondence = Correspondence(self._messenger, self._log)
         self._model = GlobalModel()
+        self._evaluators = UniformSelection(seed)
+        self._evaluation = ClientEvaluation(
+            self._correspondence, self._log, self.weighted_by_key
+        )
+        policy = build_selection(selection, seed) if isinstance(selection, str) else selection
+        self._roster = Roster(policy, node_timeout)
+        self._balance = Balance(balance)
+        self._training = Training(
+            TrainingRules(
+                self.pace,
+                late_replies,
+                self.weighted_by_key,
+                self.scale,
+                keep_updates=self.keeps_updates,
+                ttl=ttl,
+            ),
+            roster=self._roster,
+            balance=self._balance,
+            model=self._model,
+            messenger=self._messenger,
+            correspondence=self._correspondence,
+            log=self._log,
+        )
         self._rounds_before = 0  # of a run that is resumed; Flower's loop begins with 1 again
 
+    keeps_updates = False
+    """Whether a step needs the updates one by one, beside their sum."""
+
     @abstractmethod
-    def step(self, model: Vector, delta: Vector) -> Vector:
+    def step(self, model: Vector, delta: Vector, server_round: int) -> Vector:
         """Return the next model.
 
         Parameters
@@ -162,7 +200,47 @@ class CompressedStrategy(FedAvg):
             The model that clients started from; it is not to be changed.
         delta : ndarray of float32, shape (size,)
             The weighted mean of their updates; it may be overwritten.
+        server_round : int
+            From 1.
         """
+
+    def scale(self, metrics: MetricRecord, staleness: int) -> float:
+        """Return the factor of an update, which has its number of examples as its weight.
+
+        Parameters
+        ----------
+        metrics : MetricRecord
+            That came with the update.
+        staleness : int
+            Versions between the model that it started from and the one it is added to.
+        """
+        return self.staleness.weight(staleness)
+
+    def mean(self, taken: Collection) -> tuple[Vector, ExactArrays]:
+        """Return the mean update of a round, and that of the exact arrays."""
+        return taken.total.mean()
+
+    def write_messages(
+        self,
+        server_round: int,
+        config: ConfigRecord,
+        grid: Grid,
+        nodes: Sequence[int],
+        *,
+        evaluate: bool,
+    ) -> list[Message]:
+        """Return a training message to each node; ``evaluate``: evaluate before training."""
+        return self._training.open(server_round, config, nodes, evaluate=evaluate)
+
+    def aggregate(
+        self, server_round: int, taken: Collection
+    ) -> tuple[Vector, ExactArrays, MetricRecord] | None:
+        """Return the next model and the clients' metrics; None: the model stays as it was."""
+        delta, exact = self.mean(taken)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = self.step(self._model.vector, delta, server_round)
+        metrics = self.train_metrics_aggr_fn(taken.metrics, self.weighted_by_key)
+        return vector, exact, metrics
 
     def optimizer_state(self) -> dict[str, Vector]:
         """Return what :meth:`step` remembers, for a checkpoint."""
@@ -246,20 +324,15 @@ class CompressedStrategy(FedAvg):
         server_round += self._rounds_before
         with self._log.part("broadcast"):
             self._adopt(arrays)
-            nodes = self._choose(
-                grid,
-                server_round,
-                self.clients_per_round,
-                self.fraction_train,
-                self.min_train_nodes,
-            )
+            count, least = self.clients_per_round, self.min_train_nodes
+            connected = self._roster.look(grid, self._needed(count, least))
             piggyback = self.evaluate_mode == "piggyback"
-            return self._correspondence.open(
+            wanted = count or max(int(connected * self.fraction_train), least)
+            return self.write_messages(
                 server_round,
-                nodes,
                 config,
-                MessageType.TRAIN,
-                dense_bytes=self._model.dense_bytes,
+                grid,
+                self._training.choose(grid, wanted),
                 evaluate=piggyback and self._evaluation_due(server_round),
             )
 
@@ -277,21 +350,23 @@ class CompressedStrategy(FedAvg):
         """
         server_round += self._rounds_before
         self._log.pushed("send")
-        taken = Collection(self._model.spec, self._messenger, self.weighted_by_key)
-        for reply in self._correspondence.read(replies):
-            self._log.received(reply, training=True, received=len(taken) + 1)
-            with self._log.part("decode-aggregate"):
-                self._take(reply, taken)
-        self._log.missing(len(self._correspondence.unanswered))
-        if self.late_replies == "refuse":
-            self._messenger.ledger.close_all()
+        taken = self._training.collect(replies)
         with self._log.part("decode-aggregate"):
             if not self._complete(server_round, taken):
                 taken.release()
                 return None, None
+            found = self.aggregate(server_round, taken)
+            if found is None:
+                taken.release()
+                return None, None
+            vector, exact, aggregated = found
+            if not np.isfinite(vector).all():
+                raise ModelError(
+                    "the server's step leads to NaN or infinity: lower its rate, eta"
+                )
             taken.commit()
-            self._take_step(taken.total)
-        aggregated = self.train_metrics_aggr_fn(taken.metrics, self.weighted_by_key)
+            self._model.move(vector, exact)
+            self._messenger.downlink.advance(vector, exact)
         self._log.trained(aggregated)
         if taken.evaluations:
             self._log.evaluated(
@@ -308,19 +383,15 @@ class CompressedStrategy(FedAvg):
             return []
         with self._log.part("evaluate"):
             self._adopt(arrays)
-            nodes = self._choose(
-                grid,
+            count, least = self.clients_per_evaluation, self.min_evaluate_nodes
+            nodes = wait_for_nodes(grid, self._needed(count, least), self.node_timeout)
+            count = count or max(int(len(nodes) * self.fraction_evaluate), least)
+            return self._evaluation.open(
                 server_round,
-                self.clients_per_evaluation,
-                self.fraction_evaluate,
-                self.min_evaluate_nodes,
-            )
-            return self._correspondence.open(
-                server_round,
-                nodes,
+                self._evaluators.select(nodes, count, server_round),
                 config,
-                MessageType.EVALUATE,
                 dense_bytes=self._model.dense_bytes,
+                ttl=self.ttl,
             )
 
     def aggregate_evaluate(
@@ -331,24 +402,16 @@ class CompressedStrategy(FedAvg):
         if self.evaluate_mode == "piggyback" or not self._evaluation_due(server_round):
             return None
         self._log.pushed("evaluate")
-        metrics: list[RecordDict] = []
         with self._log.part("evaluate"):
-            for reply in self._correspondence.read(replies):
-                self._log.received(reply, training=False, received=0)
-                try:
-                    if self._correspondence.answer(reply) is None:
-                        continue
-                    record, weight = open_reply(reply, self.weighted_by_key, least=0)
-                except FlOptError as error:
-                    self._correspondence.refuse(reply, error)
-                    continue
-                if weight:
-                    metrics.append(RecordDict({records.METRICS: record}))
+            metrics = self._evaluation.collect(replies)
         if not metrics:
             return None
         aggregated = self.evaluate_metrics_aggr_fn(metrics, self.weighted_by_key)
         self._log.evaluated(aggregated)
         return aggregated
+
+    def _needed(self, count: int | None, least: int) -> int:
+        return max(self.min_available_nodes, count or least)
 
     def _evaluation_due(self, server_round: int) -> bool:
         someone = self.fraction_evaluate > 0.0 or self.clients_per_evaluation is not None
@@ -359,39 +422,6 @@ class CompressedStrategy(FedAvg):
         model = self._model
         if model.adopt(arrays, self.exact_arrays):
             self._messenger.begin(model.spec, model.vector, model.exact)
-
-    def _choose(
-        self, grid: Grid, server_round: int, count: int | None, fraction: float, least: int
-    ) -> list[int]:
-        node_ids = wait_for_nodes(
-            grid, max(self.min_available_nodes, count or least), self.node_timeout
-        )
-        wanted = max(int(len(node_ids) * fraction), least) if count is None else count
-        return self.selection.select(node_ids, wanted, server_round)
-
-    def _take(self, reply: Message, taken: Collection) -> None:
-        """Take in a training reply, for what it is worth."""
-        try:
-            answer = self._correspondence.answer(reply)
-            if answer is None:
-                return
-            update = taken.take(reply, answer)
-        except NotOpenError as error:
-            self._correspondence.ignore(reply, error)
-        except FlOptError as error:
-            self._correspondence.refuse(reply, error)
-        else:
-            self._log.accepted(reply, update.num_examples, stale=update.staleness > 0)
-            self._correspondence.settled(reply)
-
-    def _take_step(self, total: UpdateSum) -> None:
-        delta, exact = total.mean()
-        with np.errstate(over="ignore", invalid="ignore"):
-            vector = self.step(self._model.vector, delta)
-        if not np.isfinite(vector).all():
-            raise ModelError("the server's step leads to NaN or infinity: lower its rate, eta")
-        self._model.move(vector, exact)
-        self._messenger.downlink.advance(vector, exact)
 
     def _complete(self, server_round: int, taken: Collection) -> bool:
         """Say whether the round may change the model."""
@@ -417,8 +447,12 @@ class CompressedStrategy(FedAvg):
         progress = state.Progress(
             server_round=self._rounds_before + server_round,
             optimizer=dict(self.optimizer_state()),
+            roster=self._roster.state(),
+            balance=self._balance.state(),
             late=dict(grid.late),
+            longest=grid.patience.longest,
         )
+        grid.give_back()
         with self._log.part("checkpoint"):
             state.save(self._checkpoints, progress, self._model, self._messenger, grid.inner)
 
@@ -426,7 +460,10 @@ class CompressedStrategy(FedAvg):
         progress = state.load(checkpoints, self._model, self._messenger, grid.inner)
         self._rounds_before = progress.server_round
         self.restore_optimizer(progress.optimizer)
+        self._roster.restore(progress.roster)
+        self._balance.restore(progress.balance)
         grid.late |= progress.late
+        grid.patience.longest = progress.longest
 
 
 def _renumbered(result: Result, before: int) -> Result:

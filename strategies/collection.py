@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flwr.app import Message, MetricRecord, RecordDict
 
+from fl_opt.codecs import Update
 from fl_opt.exchange import records
-from fl_opt.exchange.incoming import Answer, decode_update
+from fl_opt.exchange.incoming import Answer, UplinkUpdate, decode_update
 from fl_opt.params import ParamSpec
 from strategies.messenger import Messenger
 from strategies.replies import open_evaluation, open_reply
-from strategies.update_sum import UpdateSum, staleness_weight
+from strategies.update_sum import UpdateSum
+
+Scale = Callable[[MetricRecord, int], float]
+"""Gives the factor of an update, beside its weight, from its metrics and its staleness."""
 
 _logger = logging.getLogger(__name__)
 
@@ -23,13 +28,29 @@ class Taken:
 
     Attributes
     ----------
+    metrics : MetricRecord
+        That came with it.
     num_examples : int
+        Its weight.
     staleness : int
         Versions between the model it started from and the one it is added to.
+    update : Update
+        As it was decoded.
     """
 
+    metrics: MetricRecord
     num_examples: int
     staleness: int
+    update: Update
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A reply whose update was taken, and the update."""
+
+    reply: Message
+    metrics: MetricRecord
+    received: UplinkUpdate
 
 
 class Collection:
@@ -45,21 +66,38 @@ class Collection:
     messenger : Messenger
     weighted_by_key : str
         Name of the metric that weighs updates.
+    scale : callable
+        A :data:`Scale`.
+    keep : bool
+        Whether to keep what is taken, beside its sum.
 
     Attributes
     ----------
     total : UpdateSum
     metrics, evaluations : list of RecordDict
         Of training, and of the evaluations that came with updates.
+    kept : list of Kept
+        The updates one by one, if they are kept.
     """
 
-    def __init__(self, spec: ParamSpec, messenger: Messenger, weighted_by_key: str) -> None:
+    def __init__(
+        self,
+        spec: ParamSpec,
+        messenger: Messenger,
+        weighted_by_key: str,
+        scale: Scale,
+        *,
+        keep: bool = False,
+    ) -> None:
         self.total = UpdateSum(spec)
         self.metrics: list[RecordDict] = []
         self.evaluations: list[RecordDict] = []
         self._spec = spec
         self._messenger = messenger
         self._weighted_by_key = weighted_by_key
+        self._scale = scale
+        self._keep = keep
+        self.kept: list[Kept] = []
         self._counted: list[int] = []
 
     def __len__(self) -> int:
@@ -82,13 +120,15 @@ class Collection:
         evaluation = open_evaluation(reply, self._weighted_by_key)
         received = decode_update(reply.content, answer, self._spec, version=account.version)
         staleness = self._messenger.version - account.version
-        self.total.add(received, weight * staleness_weight(staleness))
+        self.total.add(received, weight, self._scale(metrics, staleness))
+        if self._keep:
+            self.kept.append(Kept(reply, metrics, received))
         self._messenger.ledger.take(node_id)
         self._counted.append(node_id)
         self.metrics.append(_packed(metrics))
         if evaluation is not None:
             self.evaluations.append(_packed(evaluation))
-        return Taken(weight, staleness)
+        return Taken(metrics, weight, staleness, received.update)
 
     def commit(self) -> None:
         """Make all updates that were taken count, for good."""

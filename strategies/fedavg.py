@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import CompressedStrategy
+from strategies.schedule import build_schedule
 from strategies.server_optimizer import State, build_server_optimizer
 
 
@@ -24,6 +26,8 @@ class CompressedFedAvg(CompressedStrategy):
     server_optimizer : str
         Spec of what is done with the mean update; see :mod:`strategies.server_optimizer`. The
         default is to add it to the model; ``sgd(eta=1.0, momentum=0.9)`` makes this FedAvgM.
+    server_schedule : str
+        Spec of how the optimizer's ``eta`` changes; see :mod:`strategies.schedule`.
     **options
         Of :class:`~strategies.base.CompressedStrategy`.
     """
@@ -33,18 +37,24 @@ class CompressedFedAvg(CompressedStrategy):
         codec: str = "topk(0.02) | ternary",
         *,
         server_optimizer: str = "sgd",
+        server_schedule: str = "constant",
         **options: Any,
     ) -> None:
         super().__init__(codec, **options)
         self.server_optimizer = build_server_optimizer(server_optimizer)
+        self.server_schedule = build_schedule(server_schedule)
         self._optimizer_state: State = {}
 
     def step(
-        self, model: NDArray[np.float32], delta: NDArray[np.float32]
+        self, model: NDArray[np.float32], delta: NDArray[np.float32], server_round: int
     ) -> NDArray[np.float32]:
         """Return what the server optimizer makes of the model."""
         kept = self._optimizer_state or self.server_optimizer.init(model.size)
-        after, self._optimizer_state = self.server_optimizer.apply(model, delta, kept)
+        optimizer = self.server_optimizer
+        factor = self.server_schedule.factor(server_round)
+        if factor != 1.0:
+            optimizer = replace(optimizer, eta=optimizer.eta * factor)
+        after, self._optimizer_state = optimizer.apply(model, delta, kept)
         return after
 
     def optimizer_state(self) -> dict[str, NDArray[np.float32]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
@@ -20,6 +20,9 @@ from fl_opt.exchange.ledger import Ledger
 from fl_opt.exchange.reference import ExactArrays
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.params import ParamSpec
+
+OwnConfig: TypeAlias = Callable[[int], Mapping[str, Any]]
+"""Gives the entries of the config that are for one node only."""
 
 _MOST_REPEATS: Final = 2
 """Times that a client is served again in one round: from the seed, then with a snapshot."""
@@ -47,7 +50,10 @@ class Messenger:
         self._rules = rules
         self._spec = ParamSpec(())
         self._round = 0
+        self._type: str = MessageType.TRAIN
         self._config = ConfigRecord()
+        self._own: OwnConfig | None = None
+        self._ttl: float | None = None
         self._repeats: Counter[int] = Counter()
 
     @property
@@ -90,6 +96,9 @@ class Messenger:
         message_type: str,
         *,
         evaluate: bool = False,
+        participants: int = 0,
+        own: OwnConfig | None = None,
+        ttl: float | None = None,
     ) -> list[tuple[Message, Kind]]:
         """Return a message to each node, and what it carries.
 
@@ -103,15 +112,29 @@ class Messenger:
             ``train`` or ``evaluate``.
         evaluate : bool
             Whether clients are to evaluate before they train.
+        participants : int
+            Clients that take part, where these are more than the nodes asked now.
+        own : callable, optional
+            An :data:`OwnConfig`.
+        ttl : float, optional
+            Seconds after which a message is answered by an error; default: Flower's.
         """
         self._round = server_round
+        self._type = message_type
         self._config = ConfigRecord(dict(config))
+        self._own = own
+        self._ttl = ttl
         self._repeats.clear()
         self._rules = dataclasses.replace(
-            self._rules, participants=len(nodes), evaluate=evaluate
+            self._rules, participants=max(participants, len(nodes)), evaluate=evaluate
         )
+        return self.ask(nodes)
+
+    def ask(self, nodes: Iterable[int]) -> list[tuple[Message, Kind]]:
+        """Return a message of the same round to each of some more nodes."""
+        nodes = list(nodes)
         self.downlink.prepare(self.ledger.of(node_id).held for node_id in nodes)
-        return [self._message(node_id, message_type) for node_id in nodes]
+        return [self._message(node_id, self._type) for node_id in nodes]
 
     def note(self, node_id: int, answer: Answer) -> None:
         """Take down what a client says about itself."""
@@ -151,7 +174,7 @@ class Messenger:
         content = RecordDict(
             {
                 records.META: self._meta(node_id, delivery, asks=asks),
-                records.CONFIG: self._config,
+                records.CONFIG: self._config_of(node_id),
             }
         )
         if delivery.record is not None:
@@ -161,8 +184,14 @@ class Messenger:
             dst_node_id=node_id,
             message_type=message_type,
             group_id=str(self._round),
+            ttl=self._ttl,
         )
         return message, delivery.kind
+
+    def _config_of(self, node_id: int) -> ConfigRecord:
+        """Return the config of the round, one record for those with nothing of their own."""
+        own = self._own(node_id) if self._own is not None else {}
+        return ConfigRecord({**self._config, **own}) if own else self._config
 
     def _meta(self, node_id: int, delivery: Delivery, *, asks: bool) -> ConfigRecord:
         ledger, version = self.ledger, self.version

@@ -1,19 +1,16 @@
-"""Names of strategies in the configuration."""
+"""From the run config to a strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from fl_opt.checkpoint import Checkpoints
+from fl_opt.codecs.grammar import build_named
 from fl_opt.config import Settings
-from fl_opt.errors import ConfigError
 from fl_opt.exchange.downlink import DownlinkOptions
 from fl_opt.profiling.rounds import RoundObserver
 from strategies.base import CompressedStrategy
-from strategies.fedavg import CompressedFedAvg
-
-STRATEGIES: Final[dict[str, type[CompressedFedAvg]]] = {"fedavg": CompressedFedAvg}
+from strategies.specs import STRATEGIES
 
 
 def build_strategy(
@@ -28,28 +25,29 @@ def build_strategy(
     ConfigError
         If there is none of that name, or one of its settings is wrong.
     """
-    if settings.strategy not in STRATEGIES:
-        raise ConfigError(
-            f"setting 'strategy' = {settings.strategy!r}: known are {', '.join(STRATEGIES)}"
-        )
-    return STRATEGIES[settings.strategy](
-        settings.uplink.codec,
-        downlink=DownlinkOptions(**settings.downlink.model_dump()),
-        feedback=settings.uplink.feedback,
-        server_optimizer=settings.server.optimizer,
-        exact_arrays=settings.exact_patterns,
-        clients_per_round=settings.round.clients or None,
-        clients_per_evaluation=settings.evaluate.clients or None,
-        evaluate_every=settings.evaluate.federated_every,
-        evaluate_mode=settings.evaluate.mode,
-        late_replies=settings.round.late_replies,
-        min_replies=settings.round.min_replies,
-        node_timeout=settings.round.wait_for_nodes,
-        seed=settings.seed,
-        checkpoints=checkpoints,
-        checkpoint_every=settings.checkpoint.every or 1,
-        observers=observers,
-        min_available_nodes=settings.round.min_nodes,
-        min_train_nodes=1,
-        min_evaluate_nodes=1,
+    spec = build_named(settings.strategy, "strategy", STRATEGIES)
+    return spec.build(
+        settings,
+        {
+            "codec": settings.uplink.codec,
+            "downlink": DownlinkOptions(**settings.downlink.model_dump()),
+            "feedback": settings.uplink.feedback,
+            "exact_arrays": settings.exact_patterns,
+            "selection": settings.selection,
+            "balance": settings.balance,
+            "staleness": settings.round.staleness,
+            "ttl": settings.round.ttl or None,
+            "clients_per_evaluation": settings.evaluate.clients or None,
+            "evaluate_every": settings.evaluate.federated_every,
+            "evaluate_mode": settings.evaluate.mode,
+            "min_replies": settings.round.min_replies,
+            "node_timeout": settings.round.wait_for_nodes,
+            "seed": settings.seed,
+            "checkpoints": checkpoints,
+            "checkpoint_every": settings.checkpoint.every or 1,
+            "observers": observers,
+            "min_available_nodes": settings.round.min_nodes,
+            "min_train_nodes": 1,
+            "min_evaluate_nodes": 1,
+        },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,10 @@ class RoundLog:
             for observer in self._observers:
                 observer.on_end()
 
+    def expect(self, updates: int) -> None:
+        """Note how many training replies there are to be, for those who show progress."""
+        self._expected = updates
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Add the time spent inside to a part of the round."""
@@ -73,7 +78,6 @@ class RoundLog:
         """
         if dense_bytes:
             self._sent_at = time.perf_counter()
-            self._expected = len(messages)
             self._dense_bytes = dense_bytes
         by_kind = self._record.bytes_down_by_kind
         for message, kind in messages:
@@ -107,12 +111,17 @@ class RoundLog:
         for observer in self._observers:
             observer.on_reply(record.server_round, received, self._expected)
 
-    def accepted(self, reply: Message, num_examples: int, *, stale: bool) -> None:
+    def accepted(
+        self, node_id: int, num_examples: int, *, staleness: int, seconds: float
+    ) -> None:
         """Note a training reply that was used."""
         self._record.participants += 1
-        self._record.stale += stale
+        self._record.stale += staleness > 0
         self._record.dense_bytes_up += self._dense_bytes
-        self._client(reply.metadata.src_node_id).num_examples = num_examples
+        client = self._client(node_id)
+        client.num_examples = num_examples
+        client.staleness.append(staleness)
+        client.seconds = seconds if math.isfinite(seconds) else 0.0
 
     def refused(self, node_id: int, reason: str) -> None:
         """Note a reply that could not be used."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,12 @@ class ServerOptimizer(Protocol):
     """A rule for the next model, and for what is remembered of earlier updates."""
 
     name: ClassVar[str]
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # one with other settings is made of it
+
+    @property
+    def eta(self) -> float:
+        """The server's learning rate."""
 
     def init(self, size: int) -> State:
         """Return the state before the first round of a model of ``size`` entries."""

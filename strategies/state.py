@@ -21,6 +21,7 @@ from fl_opt.exchange.ledger import Ledger
 from fl_opt.params import ParamSpec
 from strategies.messenger import Messenger
 from strategies.model import GlobalModel
+from strategies.streaming import Sent
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,13 +41,20 @@ class Progress:
     server_round : int
     optimizer : dict of str to ndarray
         Vectors that the next step depends on.
-    late : dict of str to int
-        Messages whose replies may still come: node ids by message id.
+    roster, balance : dict
+        Plain values that the next choice of clients and the size of their work depend on.
+    late : dict of str to Sent
+        Messages whose replies may still come, by message id.
+    longest : float
+        Seconds that the slowest reply has taken.
     """
 
     server_round: int
     optimizer: Arrays
-    late: dict[str, int]
+    roster: dict[str, Any]
+    balance: dict[str, Any]
+    late: dict[str, Sent]
+    longest: float
 
 
 def save(
@@ -60,7 +68,10 @@ def save(
     kept, references = messenger.downlink.state()
     values = {
         "round": progress.server_round,
-        "late": progress.late,
+        "roster": progress.roster,
+        "balance": progress.balance,
+        "longest": progress.longest,
+        "late": {key: [sent.node_id, sent.at] for key, sent in progress.late.items()},
         "mode": messenger.downlink.mode,
         "downlink": kept,
         "ledger": messenger.ledger.to_values(),
@@ -119,7 +130,10 @@ def load(
     return Progress(
         server_round=int(values["round"]),
         optimizer=below(arrays, "optimizer/"),
-        late={str(key): int(node_id) for key, node_id in values["late"].items()},
+        roster=values["roster"],
+        balance=values["balance"],
+        late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
+        longest=float(values["longest"]),
     )
 
 

@@ -3,22 +3,25 @@
 Flower's ``Strategy.start`` hands what ``Grid.send_and_receive`` returns to
 ``aggregate_train``, which takes any iterable. With a :class:`StreamingGrid` that iterable
 waits for replies itself: a strategy decodes each reply while the others are still on their
-way, and never holds them all. It may send further messages while it waits, and replies that
-come after their round was closed turn up in a later one. The wrapper polls at its own pace,
-where Flower's Grid for deployments looks every three seconds.
+way, and never holds them all. It may send further messages while it waits, stop before all
+have come, and meet those that come after their round was closed in a later one. The wrapper
+polls at its own pace, where Flower's Grid for deployments looks every three seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fl_opt.simulation.clock import Clock, WallClock
 from fl_opt.simulation.proxy import GridProxy
+from strategies.patience import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -27,23 +30,42 @@ LONGEST_WAIT = 1.0
 BACKOFF = 1.5
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A message that has been sent.
+
+    Attributes
+    ----------
+    node_id : int
+    at : float
+        When, in seconds of the grid's clock.
+    """
+
+    node_id: int
+    at: float
+
+
 class ReplyStream(Iterator[Message]):
     """The replies to messages that have been sent, in order of arrival.
 
-    It ends when every reply has come or the time is up. The clock runs from the moment the
-    messages were sent, whoever is iterating.
+    It ends when every reply has come, the time is up or it is closed. The clock runs from the
+    moment the messages were sent, whoever is iterating.
 
     Parameters
     ----------
     grid : Grid
     clock : Clock
-    sent : mapping of str to int
-        Node ids of the messages sent, by message id.
+    sent : dict of str to Sent
+        The messages sent, by message id.
     timeout : float or None
         Seconds.
-    late : dict of str to int
+    late : dict of str to Sent
         The same for messages of earlier streams. Their replies are handed out too, if they come
         meanwhile; what this stream leaves unanswered is added at its end.
+    pulled : deque of Message
+        Replies that are there and have not been handed out; some may be left there.
+    patience : Patience
+        Told how long replies take.
 
     Attributes
     ----------
@@ -51,25 +73,34 @@ class ReplyStream(Iterator[Message]):
         Messages sent and accepted.
     received : int
         Replies handed out so far.
+    waits_for_late : bool
+        Whether the stream goes on while only replies to messages of earlier streams are
+        missing; False at first.
     """
 
     def __init__(
         self,
         grid: Grid,
         clock: Clock,
-        sent: Mapping[str, int],
+        *,
+        sent: dict[str, Sent],
         timeout: float | None,
-        late: dict[str, int],
+        late: dict[str, Sent],
+        pulled: deque[Message],
+        patience: Patience,
     ) -> None:
         self._grid = grid
         self._clock = clock
-        self._pending = dict(sent)
+        self._pending = sent
         self._late = late
+        self._pulled = pulled
+        self._patience = patience
         self._own = set(sent)
-        self._nodes = {**late, **sent}
+        self._questions = {**late, **sent}
         self._deadline = math.inf if timeout is None else clock.time() + timeout
-        self.expected = len(self._pending)
+        self.expected = len(sent)
         self.received = 0
+        self.waits_for_late = False
         self._replies = self._wait()
 
     @property
@@ -77,17 +108,38 @@ class ReplyStream(Iterator[Message]):
         """Replies that have not come so far, or, at the end, in time."""
         return len(self._pending)
 
+    @property
+    def at_hand(self) -> int:
+        """Replies that are there already and will be handed out without waiting."""
+        return len(self._pulled)
+
+    @property
+    def busy(self) -> set[int]:
+        """Nodes that are still at work, as far as is known, those asked earlier included."""
+        return _busy(self._late | self._pending, self._clock.time(), self._patience)
+
     def push(self, messages: Iterable[Message]) -> None:
         """Send further messages; the stream waits for their replies, until the same moment."""
-        accepted = _push(self._grid, messages)
+        accepted = _push(self._grid, self._clock, messages)
         self._pending |= accepted
         self._own |= accepted.keys()
-        self._nodes |= accepted
+        self._questions |= accepted
         self.expected += len(accepted)
+
+    def close(self) -> None:
+        """Wait no longer: replies that have not been handed out are late."""
+        self._replies.close()
+        self._late |= self._pending
 
     def node_of(self, reply: Message) -> int:
         """Return the node that a reply is from; an error made by a SuperLink names another."""
-        return self._nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+        sent = self._questions.get(reply.metadata.reply_to_message_id)
+        return sent.node_id if sent else reply.metadata.src_node_id
+
+    def seconds_of(self, reply: Message) -> float:
+        """Return the time since the message was sent to which this is the reply, else NaN."""
+        sent = self._questions.get(reply.metadata.reply_to_message_id)
+        return self._clock.time() - sent.at if sent else math.nan
 
     def is_late(self, reply: Message) -> bool:
         """Whether a reply belongs to an earlier stream."""
@@ -96,24 +148,34 @@ class ReplyStream(Iterator[Message]):
     def __next__(self) -> Message:
         reply = next(self._replies)
         self.received += 1
+        if reply.has_content():
+            self._patience.observe(self.seconds_of(reply))
         return reply
 
-    def _wait(self) -> Iterator[Message]:
+    def _wait(self) -> Generator[Message]:
         wait = SHORTEST_WAIT
-        while self._pending:
-            for reply in self._grid.pull_messages(self._pending.keys() | self._late.keys()):
-                question = reply.metadata.reply_to_message_id
-                if question in self._pending or question in self._late:
-                    self._pending.pop(question, None)
-                    self._late.pop(question, None)
+        while True:
+            while self._pulled:
+                reply = self._pulled.popleft()
+                if self._answered(reply.metadata.reply_to_message_id):
                     wait = SHORTEST_WAIT
                     yield reply
+            if not (self._pending or (self.waits_for_late and self._late)):
+                break
+            self._pulled += self._grid.pull_messages(self._pending.keys() | self._late.keys())
+            if self._pulled:
+                continue
             left = self._deadline - self._clock.time()
-            if not self._pending or left <= 0.0:
+            if left <= 0.0:
                 break
             self._clock.sleep(min(wait, left))
             wait = min(wait * BACKOFF, LONGEST_WAIT)
         self._late |= self._pending
+
+    def _answered(self, question: str) -> bool:
+        """Note a reply; False for a second one, or one that nobody waits for."""
+        found = self._pending.pop(question, None), self._late.pop(question, None)
+        return any(found)
 
 
 class StreamingGrid(GridProxy):
@@ -127,16 +189,37 @@ class StreamingGrid(GridProxy):
 
     Attributes
     ----------
-    late : dict of str to int
-        Training messages whose replies did not come in time: node ids by message id. They are
-        waited for together with those of the next training. Those of a server that was cut
-        off can be added.
+    late : dict of str to Sent
+        Training messages whose replies did not come in time, by message id. They are waited for
+        together with those of the next training. Those of a server that was cut off can be
+        added.
+    pulled : deque of Message
+        Training replies that are there and will be handed out in the next training.
+    patience : Patience
+        How long clients are taken to be at work.
     """
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
         self.clock: Clock = getattr(grid, "clock", None) or WallClock()
-        self.late: dict[str, int] = {}
+        self.late: dict[str, Sent] = {}
+        self.pulled: deque[Message] = deque()
+        self.patience = Patience()
+
+    @property
+    def busy(self) -> set[int]:
+        """Nodes that are still at work on a training message, as far as is known."""
+        return _busy(self.late, self.clock.time(), self.patience)
+
+    def give_back(self) -> None:
+        """Let the inner grid keep replies that have not been handed out, if it can.
+
+        They are then part of what it saves.
+        """
+        put_back = getattr(self.inner, "put_back", None)
+        if put_back is not None:
+            put_back(list(self.pulled))
+            self.pulled.clear()
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -146,6 +229,7 @@ class StreamingGrid(GridProxy):
         Parameters
         ----------
         messages : iterable of Message
+            Of one type. If there are none, they are taken for training messages.
         timeout : float, optional
             Seconds from now after which the stream ends with what has come.
 
@@ -154,20 +238,34 @@ class StreamingGrid(GridProxy):
         ReplyStream
         """
         asked = list(messages)
-        trains = any(m.metadata.message_type.startswith(MessageType.TRAIN) for m in asked)
-        late = self.late if trains else {}  # what an evaluation misses is of no use later
-        return ReplyStream(self.inner, self.clock, _push(self.inner, asked), timeout, late)
+        trains = all(m.metadata.message_type.startswith(MessageType.TRAIN) for m in asked)
+        late, pulled = (self.late, self.pulled) if trains else ({}, deque[Message]())
+        sent = _push(self.inner, self.clock, asked)
+        return ReplyStream(
+            self.inner,
+            self.clock,
+            sent=sent,
+            timeout=timeout,
+            late=late,
+            pulled=pulled,
+            patience=self.patience if trains else Patience(),  # training takes longer
+        )
 
 
-def _push(grid: Grid, messages: Iterable[Message]) -> dict[str, int]:
-    """Send messages and return the node ids of those that were accepted, by message id."""
-    sent = list(messages)  # Grids go through them more than once
-    keys = grid.push_messages(sent) if sent else ()
+def _busy(sent: Mapping[str, Sent], now: float, patience: Patience) -> set[int]:
+    return {one.node_id for one in sent.values() if not patience.is_over(now - one.at)}
+
+
+def _push(grid: Grid, clock: Clock, messages: Iterable[Message]) -> dict[str, Sent]:
+    """Send messages and return those that were accepted, by message id."""
+    asked = list(messages)  # Grids go through them more than once
+    keys = grid.push_messages(asked) if asked else ()
+    now = clock.time()
     accepted = {
-        key: message.metadata.dst_node_id
-        for key, message in zip(keys, sent, strict=True)
+        key: Sent(message.metadata.dst_node_id, now)
+        for key, message in zip(keys, asked, strict=True)
         if key
     }
-    if len(accepted) < len(sent):
-        logger.warning("%d of %d messages were refused", len(sent) - len(accepted), len(sent))
+    if len(accepted) < len(asked):
+        logger.warning("%d of %d messages were refused", len(asked) - len(accepted), len(asked))
     return accepted

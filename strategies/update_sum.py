@@ -28,9 +28,13 @@ class UpdateSum:
         self._exact = ExactMean(spec)
         self._weight = 0.0
 
-    def add(self, received: UplinkUpdate, weight: float) -> None:
-        """Add a client's update and exact arrays, ``weight`` times."""
-        received.update.add_to(self._sum, weight)
+    def add(self, received: UplinkUpdate, weight: float, scale: float = 1.0) -> None:
+        """Add a client's update, which has the given weight in the mean.
+
+        With ``scale`` s the update itself is multiplied by s, and its weight stays what it is:
+        a mean of stale updates only is a smaller step.
+        """
+        received.update.add_to(self._sum, weight * scale)
         self._exact.add(received.exact, weight)
         self._weight += weight
 
@@ -42,12 +46,3 @@ class UpdateSum:
         """Return the weighted means, in the accumulator's memory; it is used up."""
         self._sum /= np.float32(self._weight)
         return self._sum, self._exact.result()
-
-
-def staleness_weight(staleness: int) -> float:
-    """Return ``(1 + staleness) ** -0.5``, the weight of an update that missed steps.
-
-    FedBuff (Nguyen et al. 2022, arXiv 2106.06639) uses it; staleness is the number of versions
-    between the model that the update started from and the one that it is added to.
-    """
-    return float((1.0 + max(staleness, 0)) ** -0.5)

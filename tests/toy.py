@@ -95,8 +95,12 @@ def first_arrays(context: Context) -> list[NDArray[Any]]:
 
 
 def toy_grid(
-    app: ClientApp, num_clients: int = 4, faults: FaultPlan | None = None
+    app: ClientApp,
+    num_clients: int = 4,
+    faults: FaultPlan | None = None,
+    spread: float = 0.0,
 ) -> VirtualGrid:
-    """A virtual grid of equal devices."""
-    devices = build_device_model(SimulationSettings(), seed=0)
+    """A virtual grid of equal devices; with a spread, of slower ones that are not equal."""
+    settings = SimulationSettings(samples_per_second=10.0, spread=spread)
+    devices = build_device_model(settings if spread else SimulationSettings(), seed=0)
     return VirtualGrid(app, num_clients, devices, faults=faults)

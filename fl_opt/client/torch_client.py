@@ -6,7 +6,7 @@ It knows nothing of compression, nor of how its arrays travel.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from fl_opt.training import (
 )
 
 Scalar = bool | bytes | float | int | str
+
+_ASKED: Final = {"local-steps": "local_steps", "proximal-mu": "proximal_mu"}
+"""Settings that a server may change from round to round, by the name in its config."""
 
 
 class TorchClient(NumPyClient):
@@ -65,7 +68,8 @@ class TorchClient(NumPyClient):
         parameters : list of ndarray
             The global model, in the order of :meth:`get_parameters`.
         config : dict
-            ``server-round``: the round, from 1.
+            ``server-round``: the round, from 1. ``local-steps`` and ``proximal-mu``, if they
+            are there, take the place of the settings' own.
 
         Returns
         -------
@@ -74,8 +78,8 @@ class TorchClient(NumPyClient):
         int
             Number of examples trained on.
         dict
-            ``num-samples`` (examples processed, each as often as it was used) and
-            ``train-loss``.
+            ``num-samples`` (examples processed, each as often as it was used),
+            ``num-steps`` and ``train-loss``.
 
         Raises
         ------
@@ -85,9 +89,12 @@ class TorchClient(NumPyClient):
         self._load(parameters)
         server_round = int(config["server-round"])
         seed = derive_seed(self._settings.seed, "train", self._partition_id, server_round)
-        result = train(self._model, self._data.train, self._settings.train, seed=seed)
+        asked = {key: config[name] for name, key in _ASKED.items() if name in config}
+        settings = self._settings.train.model_copy(update=asked)
+        result = train(self._model, self._data.train, settings, seed=seed)
         metrics: dict[str, Scalar] = {
             "num-samples": float(result.num_samples),
+            "num-steps": float(result.num_steps),
             "train-loss": result.loss,
         }
         return self.get_parameters(config), result.num_examples, metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +32,9 @@ class Update(Protocol):
 
     def add_to(self, accumulator: Accumulator, weight: float = 1.0) -> None:
         """Add ``weight`` times the update to a float32 or float64 vector, in place."""
+
+    def norm(self) -> float:
+        """Return the L2 norm, summed in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,10 @@ class DenseUpdate:
         else:
             accumulator += self.values * accumulator.dtype.type(weight)
 
+    def norm(self) -> float:
+        """Return the L2 norm, summed in float64."""
+        return _norm(self.values)
+
 
 @dataclass(frozen=True, eq=False)
 class SparseUpdate:
@@ -100,3 +108,11 @@ class SparseUpdate:
     def add_to(self, accumulator: Accumulator, weight: float = 1.0) -> None:
         """Add ``weight`` times the update to a float vector, in place: O(count)."""
         np.add.at(accumulator, self.positions, self.values * accumulator.dtype.type(weight))
+
+    def norm(self) -> float:
+        """Return the L2 norm, summed in float64."""
+        return _norm(self.values)
+
+
+def _norm(values: Vector) -> float:
+    return math.sqrt(float(np.einsum("i,i->", values, values, dtype=np.float64)))

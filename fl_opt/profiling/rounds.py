@@ -11,13 +11,17 @@ class ClientRecord:
     """What one client did in one round.
 
     ``train_seconds`` and ``encode_seconds`` are measured by the client; bytes are lengths of
-    what was sent. ``error`` says why a reply was not used.
+    what was sent. ``error`` says why a reply was not used. ``seconds`` is the time from the
+    server's message to the reply that was used last, on the virtual clock where there is one.
+    ``staleness`` has an entry for each update used: the versions that it missed.
     """
 
     node_id: int
     bytes_down: int = 0
     bytes_up: int = 0
     num_examples: int = 0
+    seconds: float = 0.0
+    staleness: list[int] = field(default_factory=list)
     train_seconds: float = 0.0
     encode_seconds: float = 0.0
     peak_memory_bytes: int = 0

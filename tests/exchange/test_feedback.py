@@ -283,6 +283,9 @@ def test_dgc_masks_where_an_update_of_another_kind_carries_something() -> None:
         def add_to(self, accumulator: NDArray[np.floating], weight: float = 1.0) -> None:
             raise AssertionError
 
+        def norm(self) -> float:
+            raise AssertionError
+
     vector, moved = Dgc().before(np.ones(SIZE, np.float32), {})
     state = Dgc().after(vector, Mixed(), moved)
     for kept in state.values():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_opt.client import numpy_client_app
@@ -55,16 +56,18 @@ def run(
     evaluate_fn: Any = None,
     faults: FaultPlan | None = None,
     resume: bool = False,
+    strategy: Callable[..., Strategy] = CompressedFedAvg,
+    spread: float = 0.0,
     **arguments: Any,
 ) -> tuple[Any, Recorder]:
-    """Federate the toy model."""
+    """Federate the toy model; ``spread`` is how much clients differ in speed."""
     app = app or numpy_client_app(pull_client_fn, first_arrays)
     handle = (lambda m, c: tamper(m, c, app)) if tamper else app
     recorder = Recorder()
     defaults: dict[str, Any] = {"codec": "none", "min_train_nodes": 1, "min_evaluate_nodes": 1}
-    strategy = CompressedFedAvg(**{**defaults, "observers": [recorder], **arguments})
-    grid = toy_grid(handle, num_clients, faults)  # type: ignore[arg-type]
-    result = strategy.start(
+    built: Any = strategy(**{**defaults, "observers": [recorder], **arguments})
+    grid = toy_grid(handle, num_clients, faults, spread)  # type: ignore[arg-type]
+    result = built.start(
         grid, initial_arrays(), num_rounds, timeout, evaluate_fn=evaluate_fn, resume=resume
     )
     return result, recorder

@@ -12,27 +12,32 @@ from fl_opt.errors import ExchangeError, PayloadError
 from fl_opt.exchange import records
 from fl_opt.exchange.incoming import Answer
 from fl_opt.exchange.ledger import NotOpenError
-from strategies.collection import Collection, Taken
+from strategies.collection import Collection
 from strategies.messenger import Messenger
+from strategies.staleness import build_staleness
 from tests.strategies.peer import SIZE, SPEC, Peer, ask, move, new_messenger, read
 
 A, B = 1001, 1002
 
 
 def collection(messenger: Messenger) -> Collection:
-    return Collection(SPEC, messenger, "num-examples")
+    staleness = build_staleness("polynomial(0.5)")
+    return Collection(
+        SPEC, messenger, "num-examples", lambda _, missed: staleness.weight(missed)
+    )
 
 
-def take(taken: Collection, reply: Message) -> Taken:
-    return taken.take(reply, Answer.of(reply.content))
+def take(taken: Collection, reply: Message) -> tuple[int, int]:
+    found = taken.take(reply, Answer.of(reply.content))
+    return found.num_examples, found.staleness
 
 
 def test_updates_are_weighted_by_examples() -> None:
     messenger = new_messenger()
     first, second = ask(messenger, A, B)
     taken = collection(messenger)
-    assert take(taken, Peer(A).answer(first, learned=0.5, examples=3)) == Taken(3, 0)
-    assert take(taken, Peer(B).answer(second, learned=-0.5, examples=1)) == Taken(1, 0)
+    assert take(taken, Peer(A).answer(first, learned=0.5, examples=3)) == (3, 0)
+    assert take(taken, Peer(B).answer(second, learned=-0.5, examples=1)) == (1, 0)
     assert len(taken) == 2
     mean, exact = taken.total.mean()
     np.testing.assert_allclose(mean, np.full(SIZE, 0.25), atol=1e-6)
@@ -47,12 +52,12 @@ def test_a_late_update_counts_less(staleness: int) -> None:
     for _ in range(staleness):
         move(messenger)
     taken = collection(messenger)
-    assert take(taken, reply) == Taken(3, staleness)
+    assert take(taken, reply) == (3, staleness)
     (fresh,) = ask(messenger, B)
     take(taken, Peer(B).answer(fresh, learned=0.0))
     weight = (1 + staleness) ** -0.5
     mean, _ = taken.total.mean()
-    np.testing.assert_allclose(mean, np.full(SIZE, weight / (weight + 1)), rtol=1e-5)
+    np.testing.assert_allclose(mean, np.full(SIZE, weight / 2), rtol=1e-5)
 
 
 def test_a_duplicate_is_added_once() -> None:

@@ -361,7 +361,7 @@ class FaultSchedules(RuleBasedStateMachine):
         return Server(self.vector.copy(), ledger, (values, copies), set(self.applied))
 
     def _open_collection(self) -> None:
-        self.collection = Collection(SPEC, self.messenger, "num-examples")
+        self.collection = Collection(SPEC, self.messenger, "num-examples", lambda *_: 1.0)
         self.taken: set[tuple[int, int]] = set()
         self.relied: set[tuple[int, int]] = set()
 

@@ -160,7 +160,7 @@ def test_another_downlink_cannot_go_on(tmp_path: Path) -> None:
 
 CONFIG = (
     "num-server-rounds=6 data.max-examples=240 train.local-epochs=1 checkpoint.every=1 "
-    "simulation.num-supernodes=4 round.clients=3 server.optimizer='sgd(momentum=0.5)' "
+    "simulation.num-supernodes=4 round.clients=3 server-optimizer='sgd(momentum=0.5)' "
     "output.save-model=true faults.lose-up=0.1 faults.restart=0.1 evaluate.federated-every=2"
 )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fl_opt.simulation.clock import VirtualClock
 from fl_opt.simulation.identity import act_as_server
-from strategies.streaming import LONGEST_WAIT, SHORTEST_WAIT, StreamingGrid
+from strategies.streaming import LONGEST_WAIT, SHORTEST_WAIT, Sent, StreamingGrid
 
 
 class SteppingClock:
@@ -151,7 +151,7 @@ def test_polls_fast_at_first_then_slower_and_fast_again_after_a_reply() -> None:
     assert growing == sorted(growing)
     assert max(sleeps) == LONGEST_WAIT
     assert sleeps.count(SHORTEST_WAIT) == 2
-    assert grid.pulls < 25
+    assert grid.pulls < 30
 
 
 def test_refused_messages_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -196,7 +196,8 @@ def test_late_replies_turn_up_in_a_later_stream_once() -> None:
     streaming = StreamingGrid(grid)
     first = streaming.send_and_receive(messages_to(2, 3), timeout=2.0)
     assert [reply.metadata.src_node_id for reply in first] == [2]
-    assert streaming.late == {"message-3": 3}
+    assert streaming.late == {"message-3": Sent(3, 0.0)}
+    assert streaming.busy == {3}
     second = streaming.send_and_receive(messages_to(4), timeout=20.0)
     assert [reply.metadata.src_node_id for reply in second] == [3, 4]
     assert (second.expected, second.received, streaming.late) == (1, 2, {})
@@ -208,7 +209,7 @@ def test_an_evaluation_leaves_late_updates_to_the_next_training() -> None:
     assert list(streaming.send_and_receive(messages_to(2), timeout=2.0)) == []
     evaluated = streaming.send_and_receive(messages_to(3, 4, kind="evaluate"), timeout=20.0)
     assert [reply.metadata.src_node_id for reply in evaluated] == [3]
-    assert streaming.late == {"message-2": 2}
+    assert streaming.busy == {2}
     trained = streaming.send_and_receive(messages_to(5))
     assert [reply.metadata.src_node_id for reply in trained] == [2, 5]
 
@@ -219,16 +220,44 @@ def test_nobody_waits_for_late_replies_alone() -> None:
     assert list(streaming.send_and_receive(messages_to(2), timeout=1.0)) == []
     assert len(list(streaming.send_and_receive(messages_to(3)))) == 1
     assert grid.clock.now == pytest.approx(2.0, abs=LONGEST_WAIT)
-    assert streaming.late == {"message-2": 2}
+    assert streaming.busy == {2}
 
 
 def test_messages_of_a_server_that_was_cut_off_can_be_added() -> None:
     grid = ScriptedGrid({2: 0.0, 3: 1.0})
     keys = grid.push_messages(messages_to(2))
     streaming = StreamingGrid(grid)
-    streaming.late |= dict(zip(keys, [2], strict=True))
+    streaming.late |= {key: Sent(2, 0.0) for key in keys}
     stream = streaming.send_and_receive(messages_to(3))
     assert [stream.node_of(reply) for reply in stream] == [2, 3]
+
+
+def test_a_closed_stream_leaves_the_others_to_the_next_one() -> None:
+    """Also what was there already: replies 3 and 4 arrive at the same moment."""
+    grid = ScriptedGrid({2: 1.0, 3: 2.0, 4: 2.0, 5: 3.0})
+    streaming = StreamingGrid(grid)
+    first = streaming.send_and_receive(messages_to(2, 3, 4))
+    seen, third = (next(first).metadata.src_node_id for _ in range(2))
+    first.close()
+    (left,) = {3, 4} - {third}
+    assert (seen, list(first), streaming.busy) == (2, [], {left})
+    second = streaming.send_and_receive(messages_to(5))
+    assert second.busy == {left, 5}
+    expected = [(True, left), (False, 5)]
+    assert [(second.is_late(reply), second.node_of(reply)) for reply in second] == expected
+    assert (streaming.busy, first.missing, len(streaming.pulled)) == (set(), 1, 0)
+
+
+def test_a_stream_may_wait_for_late_replies_alone() -> None:
+    grid = ScriptedGrid({2: 9.0, 3: 20.0})
+    streaming = StreamingGrid(grid)
+    assert list(streaming.send_and_receive(messages_to(2, 3), timeout=1.0)) == []
+    stream = streaming.send_and_receive([], timeout=10.0)
+    stream.waits_for_late = True
+    (reply,) = stream
+    assert stream.seconds_of(reply) == pytest.approx(9.0, abs=3 * LONGEST_WAIT)
+    assert grid.clock.now == pytest.approx(11.0)
+    assert streaming.busy == {3}
 
 
 def test_the_node_is_the_one_that_was_asked() -> None:
