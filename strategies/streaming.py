@@ -5,7 +5,7 @@ Flower's ``Strategy.start`` hands what ``Grid.send_and_receive`` returns to
 waits for replies itself: a strategy decodes each reply while the others are still on their
 way, and never holds them all. It may send further messages while it waits, stop before all
 have come, and meet those that come after their round was closed in a later one. The wrapper
-polls at its own pace, where Flower's Grid for deployments looks every three seconds.
+looks when replies are due, where Flower's Grid for deployments looks every three seconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from flwr.serverapp import Grid
 from fl_opt.simulation.clock import Clock, WallClock
 from fl_opt.simulation.proxy import GridProxy
 from strategies.patience import Patience
+from strategies.polling import Polling
 
 logger = logging.getLogger(__name__)
-
-SHORTEST_WAIT = 0.05
-LONGEST_WAIT = 1.0
-BACKOFF = 1.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,8 @@ class ReplyStream(Iterator[Message]):
         Replies that are there and have not been handed out; some may be left there.
     patience : Patience
         Told how long replies take.
+    polling : Polling
+        Says when to look for them.
 
     Attributes
     ----------
@@ -88,6 +87,7 @@ class ReplyStream(Iterator[Message]):
         late: dict[str, Sent],
         pulled: deque[Message],
         patience: Patience,
+        polling: Polling,
     ) -> None:
         self._grid = grid
         self._clock = clock
@@ -95,6 +95,7 @@ class ReplyStream(Iterator[Message]):
         self._late = late
         self._pulled = pulled
         self._patience = patience
+        self._polling = polling
         self._own = set(sent)
         self._questions = {**late, **sent}
         self._deadline = math.inf if timeout is None else clock.time() + timeout
@@ -120,7 +121,7 @@ class ReplyStream(Iterator[Message]):
 
     def push(self, messages: Iterable[Message]) -> None:
         """Send further messages; the stream waits for their replies, until the same moment."""
-        accepted = _push(self._grid, self._clock, messages)
+        accepted = _push(self._grid, self._clock, messages, self._polling)
         self._pending |= accepted
         self._own |= accepted.keys()
         self._questions |= accepted
@@ -153,23 +154,23 @@ class ReplyStream(Iterator[Message]):
         return reply
 
     def _wait(self) -> Generator[Message]:
-        wait = SHORTEST_WAIT
         while True:
             while self._pulled:
                 reply = self._pulled.popleft()
                 if self._answered(reply.metadata.reply_to_message_id):
-                    wait = SHORTEST_WAIT
                     yield reply
             if not (self._pending or (self.waits_for_late and self._late)):
                 break
             self._pulled += self._grid.pull_messages(self._pending.keys() | self._late.keys())
+            now = self._clock.time()
+            for reply in self._pulled:
+                self._polling.answered(reply.metadata.reply_to_message_id, now)
+            wait = self._polling.wait(now)
             if self._pulled:
                 continue
-            left = self._deadline - self._clock.time()
-            if left <= 0.0:
+            if now >= self._deadline:
                 break
-            self._clock.sleep(min(wait, left))
-            wait = min(wait * BACKOFF, LONGEST_WAIT)
+            self._clock.sleep(min(wait, self._deadline - now))
         self._late |= self._pending
 
     def _answered(self, question: str) -> bool:
@@ -205,6 +206,7 @@ class StreamingGrid(GridProxy):
         self.late: dict[str, Sent] = {}
         self.pulled: deque[Message] = deque()
         self.patience = Patience()
+        self._polling = Polling()
 
     @property
     def busy(self) -> set[int]:
@@ -240,7 +242,8 @@ class StreamingGrid(GridProxy):
         asked = list(messages)
         trains = all(m.metadata.message_type.startswith(MessageType.TRAIN) for m in asked)
         late, pulled = (self.late, self.pulled) if trains else ({}, deque[Message]())
-        sent = _push(self.inner, self.clock, asked)
+        polling = self._polling if trains else Polling()
+        sent = _push(self.inner, self.clock, asked, polling)
         return ReplyStream(
             self.inner,
             self.clock,
@@ -249,6 +252,7 @@ class StreamingGrid(GridProxy):
             late=late,
             pulled=pulled,
             patience=self.patience if trains else Patience(),  # training takes longer
+            polling=polling,
         )
 
 
@@ -256,7 +260,9 @@ def _busy(sent: Mapping[str, Sent], now: float, patience: Patience) -> set[int]:
     return {one.node_id for one in sent.values() if not patience.is_over(now - one.at)}
 
 
-def _push(grid: Grid, clock: Clock, messages: Iterable[Message]) -> dict[str, Sent]:
+def _push(
+    grid: Grid, clock: Clock, messages: Iterable[Message], polling: Polling
+) -> dict[str, Sent]:
     """Send messages and return those that were accepted, by message id."""
     asked = list(messages)  # Grids go through them more than once
     keys = grid.push_messages(asked) if asked else ()
@@ -266,6 +272,8 @@ def _push(grid: Grid, clock: Clock, messages: Iterable[Message]) -> dict[str, Se
         for key, message in zip(keys, asked, strict=True)
         if key
     }
+    for key, sent in accepted.items():
+        polling.sent(key, sent.node_id, now)
     if len(accepted) < len(asked):
         logger.warning("%d of %d messages were refused", len(asked) - len(accepted), len(asked))
     return accepted

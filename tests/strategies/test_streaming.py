@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fl_opt.simulation.clock import VirtualClock
 from fl_opt.simulation.identity import act_as_server
-from strategies.streaming import LONGEST_WAIT, SHORTEST_WAIT, Sent, StreamingGrid
+from strategies.polling import LONGEST_WAIT
+from strategies.streaming import Sent, StreamingGrid
 
 
 class SteppingClock:
@@ -142,16 +143,18 @@ def test_the_timeout_runs_from_sending_on() -> None:
     assert grid.clock.now == pytest.approx(4.0)
 
 
-def test_polls_fast_at_first_then_slower_and_fast_again_after_a_reply() -> None:
-    grid = ScriptedGrid({2: 10.0, 3: 12.0})
-    list(StreamingGrid(grid).send_and_receive(messages_to(2, 3)))
-    sleeps = grid.clock.sleeps
-    assert sleeps[0] == SHORTEST_WAIT
-    growing = sleeps[: sleeps.index(LONGEST_WAIT)]
-    assert growing == sorted(growing)
-    assert max(sleeps) == LONGEST_WAIT
-    assert sleeps.count(SHORTEST_WAIT) == 2
-    assert grid.pulls < 30
+def test_looks_when_a_reply_is_due() -> None:
+    """Once it is known how long a node takes, a later round has few looks and no delay."""
+    grid = ScriptedGrid({2: 20.0})
+    streaming = StreamingGrid(grid)
+    list(streaming.send_and_receive(messages_to(2)))
+    for _ in range(11):
+        begin = grid.clock.now
+        grid.arrivals[2] = begin + 20.0
+        grid.pulls = 0
+        list(streaming.send_and_receive(messages_to(2)))
+    assert grid.clock.now - begin == pytest.approx(20.0, abs=0.5)
+    assert grid.pulls < 40
 
 
 def test_refused_messages_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
