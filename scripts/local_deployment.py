@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from scripts.flower_home import CLIENTAPP, LOOPBACK, SERVERAPP, DeploymentError, free_ports
 from scripts.flower_runs import FinishedRun, FlowerEngine, StartedRun, Traffic
@@ -134,6 +135,10 @@ class LocalDeployment(FlowerEngine):
     def received(self, index: int) -> int:
         """Return how many messages a SuperNode has received since it was started."""
         return self._read_log(_supernode(index)).count("Received successfully")
+
+    def supernode_log(self, index: int) -> Path:
+        """Return the file that a SuperNode, and all that it starts, writes its log to."""
+        return self._log(_supernode(index))
 
     def is_busy(self, index: int) -> bool:
         """Whether a SuperNode is running a ClientApp, that is, handling a message."""

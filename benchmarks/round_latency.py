@@ -1,0 +1,206 @@
+"""What a round costs beside the work of its clients: ``python -m benchmarks.round_latency``.
+
+A SuperLink and two SuperNodes on this machine run an app whose clients do nothing
+(``benchmarks/latency_app``), under Flower's FedAvg and under CompressedFedAvg, in turns and in
+one deployment. A round is over when the results of training and of evaluation are in. The
+first round of a run, in which SuperNodes fetch the app, is not counted.
+
+Two deployments are measured: one with the poll interval of Flower's SuperExec as it is, and
+one with the interval of ``LocalDeployment``. Client processes share the processors with all
+else here; where each SuperNode has a machine of its own, starting them takes less time.
+
+``--bridge`` adds a variant for comparison: behind each training message waits one that asks
+for nothing, so that a SuperNode which has sent its reply finds work and does not go to sleep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.local_deployment import DeploymentError, LocalDeployment
+
+APP = Path(__file__).parent / "latency_app"
+NODES = 2
+INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
+FLOWERS_INTERVAL = "1.0"
+STOCK = "FedAvg (Flower)"
+VARIANTS: dict[str, dict[str, bool | str]] = {
+    STOCK: {"strategy": "stock"},
+    "CompressedFedAvg": {"strategy": "compressed"},
+}
+"""Name to run config. An asynchronous strategy goes here, and into ``latency_app``."""
+BRIDGE: dict[str, dict[str, bool | str]] = {
+    "same, bridged": {"strategy": "compressed", "bridge": True}
+}
+PARTS = {
+    "idle": "waits for the SuperNode, asking every 3 s",
+    "spawn": "waits for SuperExec",
+    "start": "client process starts, fetches model and app",
+    "reply": "waits for the SuperNode, looking every 0.5 s",
+    "back": "waits for the server; transport",
+}
+"""Where a message's time goes, in this order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant in one deployment; everything in seconds."""
+
+    variant: str
+    interval: float
+    rounds: list[float]
+    parts: dict[str, float]
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.rounds)
+
+
+class LogReader:
+    """Notes when SuperNodes say that they receive a message or send a reply."""
+
+    _LINE = re.compile(r"(Receiving|Sending): .* \(ID: (\w+)\)")
+    _PAUSE = 0.005
+
+    def __init__(self) -> None:
+        self.moments: dict[tuple[str, str], float] = {}
+        self._over = threading.Event()
+
+    @contextmanager
+    def reading(self, logs: list[Path]) -> Iterator[None]:
+        """Read logs as they are written."""
+        threads = [threading.Thread(target=self._follow, args=(log,)) for log in logs]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+
+    def _follow(self, path: Path) -> None:
+        rest = ""
+        with path.open(encoding="utf-8", errors="replace") as log:
+            while not self._over.wait(self._PAUSE):
+                *lines, rest = (rest + log.read()).split("\n")
+                for line in lines:
+                    if found := self._LINE.search(line):
+                        self.moments[found[1], found[2]] = time.time()
+
+
+def main() -> None:
+    """Measure all variants and print a table for each deployment."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=6, help="of each run")
+    parser.add_argument("--runs", type=int, default=2, help="of each variant, in turns")
+    parser.add_argument("--quick", action="store_true", help="one short run of each")
+    parser.add_argument("--bridge", action="store_true", help="add the bridged variant")
+    parser.add_argument("--output", type=Path, help="write the rows as JSON")
+    arguments = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # unwinds, and ends what was started
+    rounds, runs = (3, 1) if arguments.quick else (arguments.rounds, arguments.runs)
+    variants = VARIANTS | (BRIDGE if arguments.bridge else {})
+    console = Console()
+    rows: list[Row] = []
+    for interval in (FLOWERS_INTERVAL, None):
+        with console.status("measuring: some minutes"):
+            found = measure(variants, interval, rounds, runs)
+        rows += found
+        console.print(as_table(found))
+    if arguments.output:
+        arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def measure(
+    variants: dict[str, dict[str, bool | str]], interval: str | None, rounds: int, runs: int
+) -> list[Row]:
+    """Run the variants in turns, in one deployment."""
+    deployment = LocalDeployment(NODES)
+    if interval:
+        deployment.environment[INTERVAL] = interval
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    reader = LogReader()
+    with deployment, reader.reading([deployment.supernode_log(i) for i in range(NODES)]):
+        for name, config in list(variants.items()) * runs:
+            seen = run(deployment, {**config, "num-server-rounds": rounds})
+            ends = seen["ends"][1:]  # without what comes before the end of the first round
+            seconds[name] += [after - before for before, after in pairwise(ends)]
+            parts[name] += split(seen["messages"], reader.moments, since=ends[0])
+    return [
+        Row(name, float(deployment.environment[INTERVAL]), seconds[name], medians(parts[name]))
+        for name in variants
+    ]
+
+
+def run(deployment: LocalDeployment, config: dict[str, Any]) -> dict[str, Any]:
+    """Run the app once and return what its server saw."""
+    with tempfile.TemporaryDirectory(prefix="fl-opt-latency-") as folder:
+        output = Path(folder) / "seen.json"
+        finished = deployment.run(APP, {**config, "output": str(output)}, timeout=300.0)
+        if not finished.completed:
+            raise DeploymentError(f"the run ended as {finished.status}: {finished.details}")
+        return dict(json.loads(output.read_text(encoding="utf-8")))
+
+
+def split(
+    messages: dict[str, dict[str, Any]], moments: dict[tuple[str, str], float], since: float
+) -> Iterator[dict[str, float]]:
+    """Yield for each message after a moment where its time went."""
+    for key, message in messages.items():
+        received = moments.get(("Receiving", key))
+        replied = moments.get(("Sending", message.get("reply", "")))
+        if message["sent"] < since or received is None or replied is None:
+            continue
+        times = [message["sent"], received, message["started"], message["entered"]]
+        times += [replied, message["seen"]]
+        between = (after - before for before, after in pairwise(times))
+        yield dict(zip(PARTS, between, strict=True))
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each part."""
+    return {part: statistics.median(row[part] for row in rows) for part in PARTS}
+
+
+def as_table(rows: list[Row]) -> Table:
+    """Lay out the rows of one deployment as columns.
+
+    Parts are medians of single messages, of which FedAvg sends two a round and we send one.
+    """
+    table = Table("", title=f"Seconds, SuperExec polling every {rows[0].interval:g} s")
+    for row in rows:
+        table.add_column(row.variant, justify="right")
+    stock = next(row.median for row in rows if row.variant == STOCK)
+    table.add_row("median round", *(f"{row.median:.1f}" for row in rows))
+    spans = (f"{min(row.rounds):.1f} to {max(row.rounds):.1f}" for row in rows)
+    table.add_row("all rounds", *spans)
+    table.add_row("faster", *(f"{stock / row.median:.1f}x" for row in rows), end_section=True)
+    for part, meaning in PARTS.items():
+        table.add_row(meaning, *(f"{row.parts[part]:.2f}" for row in rows))
+    return table
+
+
+if __name__ == "__main__":
+    main()
