@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fl_opt.codecs.inspect import Section, inspect_payload
 from fl_opt.errors import FlOptError
 
+if TYPE_CHECKING:
+    from strategies.catalogue import Choice
+
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="Tools around fl-opt's payloads."
+    add_completion=False, pretty_exceptions_enable=False, help="Tools around fl-opt."
 )
-
-
-@app.callback()
-def _tools() -> None:
-    """Make ``inspect`` a command of its own, whatever their number."""
 
 
 @app.command()
@@ -44,6 +44,20 @@ def inspect(
         _print(sections, len(blob))
 
 
+@app.command()
+def strategies(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what can be chosen for a run: strategies, selections, server optimizers, ..."""
+    from strategies.catalogue import catalogue  # loads Flower
+
+    choices = catalogue()
+    if as_json:
+        typer.echo(json.dumps([asdict(choice) for choice in choices]))
+    else:
+        _print_choices(choices)
+
+
 def _print(sections: list[Section], total: int) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -55,6 +69,21 @@ def _print(sections: list[Section], total: int) -> None:
     table.add_section()
     table.add_row("total", f"{total:,}", "", "")
     Console().print(table)
+
+
+def _print_choices(choices: list[Choice]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    console = Console()
+    for setting, group in groupby(choices, key=lambda choice: choice.setting):
+        last = Column("arguments", no_wrap=True)
+        table = Table("name", "what it is", last, title=setting, title_justify="left")
+        for choice in group:
+            arguments = "\n".join(map(str, choice.arguments))
+            table.add_row(choice.name, Text(choice.about), arguments)
+        console.print(table)
 
 
 def _reason(error: FlOptError | OSError) -> str:

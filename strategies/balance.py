@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 from fl_opt.codecs.grammar import build_named
-from fl_opt.errors import ConfigError
+from fl_opt.errors import CheckpointError, ConfigError
 
 _SMOOTHING: Final = 0.5
 """Weight of the newest measurement of a client's time per step."""
+_MOST_STEPS: Final = 1e9
+"""Nobody does more in a round; who says so is not believed."""
 
 
 @dataclass
@@ -103,14 +105,17 @@ class Balance:
     def __init__(self, spec: str) -> None:
         self._rule = build_named(spec, "balance", BALANCES)
         self._speeds: dict[int, _Speed] = {}
+        self._typical: float | None = None  # computed when it is asked for, once for all
 
     def steps(self, node_id: int) -> int | None:
         """Return the number of steps for a client; None: its ordinary ones."""
         speed = self._speeds.get(node_id)
         if speed is None:
             return None
-        typical = statistics.median(one.steps * one.seconds for one in self._speeds.values())
-        factor = self._rule.factor(speed.steps * speed.seconds, typical)
+        if self._typical is None:
+            ordinary = (one.steps * one.seconds for one in self._speeds.values())
+            self._typical = statistics.median(ordinary)
+        factor = self._rule.factor(speed.steps * speed.seconds, self._typical)
         return None if factor is None else max(round(factor * speed.steps), 1)
 
     def observe(self, node_id: int, seconds: float, steps: float | None) -> None:
@@ -122,12 +127,13 @@ class Balance:
         seconds : float
             From the message to its reply; what is no positive number is left out.
         steps : float or None
-            That the client says it has done.
+            That the client says it has done; what is not from 1 to 1e9 is left out.
         """
         if isinstance(self._rule, NoBalance) or not steps or not 0.0 < seconds < math.inf:
             return
-        if not 1.0 <= steps < math.inf:
+        if not 1.0 <= steps <= _MOST_STEPS:
             return
+        self._typical = None
         known = self._speeds.get(node_id)
         if known is None:
             self._speeds[node_id] = _Speed(int(steps), seconds / steps)
@@ -139,8 +145,18 @@ class Balance:
         return {str(node): [one.steps, one.seconds] for node, one in self._speeds.items()}
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        self._speeds = {
-            int(node): _Speed(int(steps), float(seconds))
-            for node, (steps, seconds) in values.items()
-        }
+        """Go on from what :meth:`state` returned.
+
+        Raises
+        ------
+        CheckpointError
+            If it is something else.
+        """
+        try:
+            self._speeds = {
+                int(node): _Speed(int(steps), float(seconds))
+                for node, (steps, seconds) in values.items()
+            }
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"state of the balance is damaged: {error!r}") from None
+        self._typical = None

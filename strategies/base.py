@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
 from fl_opt.checkpoint import Checkpoints
@@ -20,24 +19,22 @@ from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
-from strategies import state
 from strategies.balance import Balance
 from strategies.client_evaluation import ClientEvaluation
 from strategies.collection import Collection
 from strategies.correspondence import Correspondence
+from strategies.loop import RoundLoop
 from strategies.messenger import Messenger
 from strategies.model import ExactArrays, GlobalModel
 from strategies.nodes import wait_for_nodes
 from strategies.pace import Pace, Rounds
 from strategies.roster import Roster
-from strategies.round_log import RoundLog
 from strategies.selection import Selection, UniformSelection, build_selection
 from strategies.staleness import build_staleness
-from strategies.streaming import StreamingGrid
+from strategies.state import Memory
 from strategies.training import LateReplies, Training, TrainingRules
 
 Vector = NDArray[np.float32]
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 EvaluateMode = Literal["message", "piggyback"]
 
 DEFAULT_EXACT: Final = ("*running_mean", "*running_var", "*num_batches_tracked")
@@ -46,7 +43,7 @@ DEFAULT_EXACT: Final = ("*running_mean", "*running_var", "*num_batches_tracked")
 _logger = logging.getLogger(__name__)
 
 
-class CompressedStrategy(FedAvg):
+class CompressedStrategy(RoundLoop):
     """Federates a model through codecs: coded broadcast, streamed aggregation of coded updates.
 
     Clients are sent differences to what they hold. Their replies are decoded and added to one
@@ -138,12 +135,21 @@ class CompressedStrategy(FedAvg):
         observers: Sequence[RoundObserver] = (),
         **fedavg: Any,
     ) -> None:
-        super().__init__(**fedavg)
+        self.downlink = downlink or DownlinkOptions()
+        super().__init__(
+            GlobalModel(),
+            Messenger(
+                build_downlink(self.downlink, seed=seed), ReplyRules(codec, feedback, seed)
+            ),
+            checkpoints=checkpoints,
+            checkpoint_every=checkpoint_every,
+            observers=observers,
+            **fedavg,
+        )
         if min_replies < 1:
             raise ConfigError(f"min_replies = {min_replies} is not at least 1")
         self.codec = build_codec(codec)
         build_feedback(feedback)  # refuses a spec that clients would refuse
-        self.downlink = downlink or DownlinkOptions()
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
         self.clients_per_evaluation = clients_per_evaluation
@@ -154,14 +160,7 @@ class CompressedStrategy(FedAvg):
         self.min_replies = min_replies
         self.node_timeout = node_timeout
         self.ttl = ttl
-        self.checkpoint_every = checkpoint_every
-        self._checkpoints = checkpoints
-        self._messenger = Messenger(
-            build_downlink(self.downlink, seed=seed), ReplyRules(codec, feedback, seed)
-        )
-        self._log = RoundLog(observers)
         self._correspondence = Correspondence(self._messenger, self._log)
-        self._model = GlobalModel()
         self._evaluators = UniformSelection(seed)
         self._evaluation = ClientEvaluation(
             self._correspondence, self._log, self.weighted_by_key
@@ -185,7 +184,6 @@ class CompressedStrategy(FedAvg):
             correspondence=self._correspondence,
             log=self._log,
         )
-        self._rounds_before = 0  # of a run that is resumed; Flower's loop begins with 1 again
 
     keeps_updates = False
     """Whether a step needs the updates one by one, beside their sum."""
@@ -249,65 +247,21 @@ class CompressedStrategy(FedAvg):
     def restore_optimizer(self, vectors: dict[str, Vector]) -> None:
         """Go on from what :meth:`optimizer_state` returned."""
 
-    def start(  # noqa: PLR0917
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: EvaluateFn | None = None,
-        *,
-        resume: bool = False,
-    ) -> Result:
-        """Run the rounds as Flower does, with replies streamed and rounds recorded.
+    def adopt(self, arrays: ArrayRecord) -> None:
+        """Take over a model that was set from outside; our own last one is known already."""
+        model = self._model
+        if model.adopt(arrays, self.exact_arrays):
+            self._messenger.begin(model.spec, model.vector, model.exact)
 
-        Parameters
-        ----------
-        grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
-            As for Flower's strategies.
-        resume : bool
-            Go on from the last checkpoint, if there is one, to a total of ``num_rounds``.
+    def memory(self) -> Memory:
+        """Return what the next round depends on, beside the model and the books."""
+        return Memory(self.optimizer_state(), self._roster.state(), self._balance.state())
 
-        Raises
-        ------
-        CheckpointError
-            If the checkpoint cannot be used.
-        """
-        streaming = StreamingGrid(grid)
-        if resume and self._checkpoints is not None and self._checkpoints.exists():
-            self._resume(self._checkpoints, streaming)
-            initial_arrays = self._model.arrays or initial_arrays
-        else:
-            self._adopt(initial_arrays)
-        self._save(streaming, 0)
-        before = self._rounds_before
-
-        def evaluate_and_record(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            if before and not server_round:
-                return None
-            with self._log.part("evaluate"):
-                metrics = evaluate_fn(before + server_round, arrays) if evaluate_fn else None
-            self._log.finish(metrics or {})
-            due = not (before + server_round) % self.checkpoint_every
-            if server_round and (due or before + server_round == num_rounds):
-                self._save(streaming, server_round)
-            return metrics
-
-        with self._log.run(grid, num_rounds, first=before + 1 if before else 0):
-            result = super().start(
-                streaming,
-                initial_arrays,
-                num_rounds - before,
-                timeout,
-                train_config,
-                evaluate_config,
-                evaluate_and_record,
-            )
-        if not result.arrays:  # every round was refused
-            result.arrays = initial_arrays
-        return _renumbered(result, before)
+    def remember(self, memory: Memory) -> None:
+        """Go on from what :meth:`memory` returned."""
+        self.restore_optimizer(memory.optimizer)
+        self._roster.restore(memory.roster)
+        self._balance.restore(memory.balance)
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -323,7 +277,7 @@ class CompressedStrategy(FedAvg):
             return []
         server_round += self._rounds_before
         with self._log.part("broadcast"):
-            self._adopt(arrays)
+            self.adopt(arrays)
             count, least = self.clients_per_round, self.min_train_nodes
             connected = self._roster.look(grid, self._needed(count, least))
             piggyback = self.evaluate_mode == "piggyback"
@@ -382,7 +336,7 @@ class CompressedStrategy(FedAvg):
         if self.evaluate_mode == "piggyback" or not self._evaluation_due(server_round):
             return []
         with self._log.part("evaluate"):
-            self._adopt(arrays)
+            self.adopt(arrays)
             count, least = self.clients_per_evaluation, self.min_evaluate_nodes
             nodes = wait_for_nodes(grid, self._needed(count, least), self.node_timeout)
             count = count or max(int(len(nodes) * self.fraction_evaluate), least)
@@ -417,12 +371,6 @@ class CompressedStrategy(FedAvg):
         someone = self.fraction_evaluate > 0.0 or self.clients_per_evaluation is not None
         return someone and bool(self.evaluate_every) and not server_round % self.evaluate_every
 
-    def _adopt(self, arrays: ArrayRecord) -> None:
-        """Take over a model that was set from outside; our own last one is known already."""
-        model = self._model
-        if model.adopt(arrays, self.exact_arrays):
-            self._messenger.begin(model.spec, model.vector, model.exact)
-
     def _complete(self, server_round: int, taken: Collection) -> bool:
         """Say whether the round may change the model."""
         if len(taken) < self.min_replies:
@@ -440,39 +388,3 @@ class CompressedStrategy(FedAvg):
             )
             return False
         return True
-
-    def _save(self, grid: StreamingGrid, server_round: int) -> None:
-        if self._checkpoints is None:
-            return
-        progress = state.Progress(
-            server_round=self._rounds_before + server_round,
-            optimizer=dict(self.optimizer_state()),
-            roster=self._roster.state(),
-            balance=self._balance.state(),
-            late=dict(grid.late),
-            longest=grid.patience.longest,
-        )
-        grid.give_back()
-        with self._log.part("checkpoint"):
-            state.save(self._checkpoints, progress, self._model, self._messenger, grid.inner)
-
-    def _resume(self, checkpoints: Checkpoints, grid: StreamingGrid) -> None:
-        progress = state.load(checkpoints, self._model, self._messenger, grid.inner)
-        self._rounds_before = progress.server_round
-        self.restore_optimizer(progress.optimizer)
-        self._roster.restore(progress.roster)
-        self._balance.restore(progress.balance)
-        grid.late |= progress.late
-        grid.patience.longest = progress.longest
-
-
-def _renumbered(result: Result, before: int) -> Result:
-    """Return a result whose rounds are counted from the beginning of the whole run."""
-    for name in (
-        "train_metrics_clientapp",
-        "evaluate_metrics_clientapp",
-        "evaluate_metrics_serverapp",
-    ):
-        metrics = getattr(result, name)
-        setattr(result, name, {before + number: value for number, value in metrics.items()})
-    return result

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fl_opt.codecs import Update
+from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
 from fl_opt.exchange.incoming import Answer, UplinkUpdate, decode_update
 from fl_opt.params import ParamSpec
@@ -117,6 +118,7 @@ class Collection:
         node_id = reply.metadata.src_node_id
         account = self._messenger.ledger.check(node_id, answer.update)
         metrics, weight = open_reply(reply, self._weighted_by_key)
+        self._check_like_others(metrics)
         evaluation = open_evaluation(reply, self._weighted_by_key)
         received = decode_update(reply.content, answer, self._spec, version=account.version)
         staleness = self._messenger.version - account.version
@@ -130,6 +132,17 @@ class Collection:
             self.evaluations.append(_packed(evaluation))
         return Taken(metrics, weight, staleness, received.update)
 
+    def _check_like_others(self, metrics: MetricRecord) -> None:
+        """Refuse metrics that cannot be averaged with those taken before."""
+        if not self.metrics:
+            return
+        for key, known in self.metrics[0].metric_records[records.METRICS].items():
+            value = metrics.get(key, known)
+            if _length(value) != _length(known):
+                raise ExchangeError(
+                    f"metric {key!r} = {value!r:.80} cannot be averaged with {known!r:.80}"
+                )
+
     def commit(self) -> None:
         """Make all updates that were taken count, for good."""
         for node_id in self._counted:
@@ -140,6 +153,10 @@ class Collection:
         for node_id in self._counted:
             if not self._messenger.ledger.release(node_id):
                 _logger.warning("the last update of node %d is lost", node_id)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else -1
 
 
 def _packed(metrics: MetricRecord) -> RecordDict:

@@ -10,6 +10,9 @@ from typing import ClassVar, Final, Protocol
 from fl_opt.codecs.grammar import build_named
 from fl_opt.errors import ConfigError
 
+_LEAST: Final = 1e-30
+"""A factor that falls for ever stops here: at 0 there would be no ``eta`` left."""
+
 
 class Schedule(Protocol):
     """Gives a factor to a round."""
@@ -76,7 +79,7 @@ class Step:
 
     def factor(self, server_round: int) -> float:
         """Return the power of ``gamma``."""
-        return float(self.gamma ** ((server_round - 1) // self.rounds))
+        return max(float(self.gamma ** ((server_round - 1) // self.rounds)), _LEAST)
 
 
 @dataclass(frozen=True)

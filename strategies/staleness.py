@@ -44,7 +44,7 @@ class Polynomial:
     Parameters
     ----------
     exponent : float
-        Above 0.
+        Above 0, below 100.
     """
 
     exponent: float = 0.5
@@ -69,7 +69,7 @@ class Hinge:
     Parameters
     ----------
     slope : float
-        Above 0.
+        Above 0, below 1e6.
     grace : int
         At least 0.
     """

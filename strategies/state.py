@@ -33,16 +33,30 @@ _LARGE: Final = 1 << 16
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a strategy learns as it goes.
+
+    Attributes
+    ----------
+    optimizer : dict of str to ndarray
+        Vectors that the next step depends on.
+    roster, balance : dict
+        Plain values that the next choice of clients and the size of their work depend on.
+    """
+
+    optimizer: Arrays
+    roster: dict[str, Any]
+    balance: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a strategy has come, at the end of a round.
 
     Attributes
     ----------
     server_round : int
-    optimizer : dict of str to ndarray
-        Vectors that the next step depends on.
-    roster, balance : dict
-        Plain values that the next choice of clients and the size of their work depend on.
+    memory : Memory
     late : dict of str to Sent
         Messages whose replies may still come, by message id.
     longest : float
@@ -50,9 +64,7 @@ class Progress:
     """
 
     server_round: int
-    optimizer: Arrays
-    roster: dict[str, Any]
-    balance: dict[str, Any]
+    memory: Memory
     late: dict[str, Sent]
     longest: float
 
@@ -68,8 +80,8 @@ def save(
     kept, references = messenger.downlink.state()
     values = {
         "round": progress.server_round,
-        "roster": progress.roster,
-        "balance": progress.balance,
+        "roster": progress.memory.roster,
+        "balance": progress.memory.balance,
         "longest": progress.longest,
         "late": {key: [sent.node_id, sent.at] for key, sent in progress.late.items()},
         "mode": messenger.downlink.mode,
@@ -80,7 +92,7 @@ def save(
         "spec": np.frombuffer(model.spec.to_bytes(), np.uint8),
         "vector": model.vector,
         **{f"exact/{name}": array for name, array in model.exact.items()},
-        **{f"optimizer/{name}": array for name, array in progress.optimizer.items()},
+        **{f"optimizer/{name}": array for name, array in progress.memory.optimizer.items()},
         **{f"downlink/{name}": array for name, array in references.items()},
     }
     large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
@@ -129,9 +141,7 @@ def load(
     model.move(arrays["vector"], below(arrays, "exact/"))
     return Progress(
         server_round=int(values["round"]),
-        optimizer=below(arrays, "optimizer/"),
-        roster=values["roster"],
-        balance=values["balance"],
+        memory=Memory(below(arrays, "optimizer/"), values["roster"], values["balance"]),
         late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
         longest=float(values["longest"]),
     )

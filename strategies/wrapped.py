@@ -29,7 +29,8 @@ class CompressedWrapper(CompressedStrategy):
     In each round the inner strategy writes messages to the clients that this one has chosen, or
     to some of them; the model in these messages is replaced by a coded difference, and their
     config goes with it. Of the replies that come back it sees those that are exactly right,
-    decoded: the global model plus the client's update, under its own keys. What it returns is
+    decoded: the global model plus the client's update, under its own keys, and the metrics
+    that all of them have. What it returns is
     the next model. Unlike federated averaging, which adds updates up as they come, that takes
     the memory of a whole model for each reply.
 
@@ -100,21 +101,23 @@ class CompressedWrapper(CompressedStrategy):
         """Return what the inner strategy makes of the updates; None if it refuses them."""
         arrays_key = getattr(self.inner, "arrayrecord_key", records.ARRAYS)
         replies: list[Message] = []
+        shared = set.intersection(*(set(kept.metrics) for kept in taken.kept))
         for kept in taken.kept:
             weights = kept.received.update.to_dense()
             weights += self._model.vector
             named = self._model.spec.unflatten(weights, kept.received.exact)
+            metrics = MetricRecord({k: v for k, v in kept.metrics.items() if k in shared})
             kept.reply.content = RecordDict(
-                {arrays_key: records.pack_arrays(named), records.METRICS: kept.metrics}
+                {arrays_key: records.pack_arrays(named), records.METRICS: metrics}
             )
             replies.append(kept.reply)
-        arrays, metrics = self.inner.aggregate_train(server_round, replies)
+        arrays, aggregated = self.inner.aggregate_train(server_round, replies)
         if arrays is None:
             return None
         named = records.unpack_arrays(arrays)
         spec = self._model.spec
         exact = {a.name: _as_dtype(named[a.name], a.dtype) for a in spec.exact_arrays}
-        return spec.flatten(named), exact, metrics or MetricRecord()
+        return spec.flatten(named), exact, aggregated or MetricRecord()
 
     def step(
         self, model: NDArray[np.float32], delta: NDArray[np.float32], server_round: int

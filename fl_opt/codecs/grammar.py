@@ -111,7 +111,7 @@ def construct(cursor: Cursor, start: int, kind: type, arguments: list[Argument])
     ConfigError
         If an argument is unknown, given twice or not valid.
     """
-    fields = dict(_parameters(kind))
+    fields = dict(parameters(kind))
     values: dict[str, Any] = {}
     for index, (at, keyword, text) in enumerate(arguments):
         if keyword is None and index >= len(fields):
@@ -163,10 +163,17 @@ def build_named(spec: str, what: str, kinds: Mapping[str, type[T]]) -> T:
     return built
 
 
-def _parameters(kind: type) -> Iterator[tuple[str, Any]]:
+def parameters(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield name and type of each argument that a call of ``kind`` takes, in their order."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         yield field.name, hints[field.name]
+
+
+def type_name(hint: Any) -> str:
+    """Return how an argument's type is called in texts, such as ``int`` or ``one or two``."""
+    words = typing.get_args(hint)
+    return " or ".join(words) if words else str(hint.__name__)
 
 
 def _convert(text: str, hint: Any) -> Any:
@@ -179,8 +186,5 @@ def _convert(text: str, hint: Any) -> Any:
 
 def _signature(kind: Any) -> str:
     """Describe a call's arguments: ``uniform takes bits (int), block (int), ...``."""
-    described = []
-    for name, hint in _parameters(kind):
-        words = typing.get_args(hint)
-        described.append(f"{name} ({' or '.join(words) if words else hint.__name__})")
+    described = [f"{name} ({type_name(hint)})" for name, hint in parameters(kind)]
     return f"{kind.name!r} takes {', '.join(described) or 'no arguments'}"

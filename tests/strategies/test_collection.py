@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +131,20 @@ class TestRefusals:
         assert len(taken) == 0
         assert (taken.metrics, taken.evaluations) == ([], [])
         assert messenger.ledger.of(A).open
+
+    def test_a_metric_of_another_kind_than_the_others(self, messenger: Messenger) -> None:
+        first, second = ask(messenger, A, B)
+        taken = collection(messenger)
+        take(taken, Peer(A).answer(first, loss=1.0, seen=[1, 2]))
+        wrongs: tuple[dict[str, Any], ...] = (
+            {"loss": [1.0], "seen": [1, 2]},
+            {"loss": 1.0, "seen": [1]},
+        )
+        for wrong in wrongs:
+            with pytest.raises(ExchangeError, match="cannot be averaged with"):
+                take(taken, Peer(B).answer(second, **wrong))
+        take(taken, Peer(B).answer(second, seen=[3, 4], other=1.0))
+        assert len(taken) == 2
 
     def test_damaged_payload(self, messenger: Messenger) -> None:
         reply = Peer(A).answer(ask(messenger, A)[0])
