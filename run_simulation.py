@@ -31,6 +31,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 PROJECT = Path(__file__).resolve().parent
+CLIENT_APP = "fl_opt.client.app:app"
 Engine: TypeAlias = Literal["virtual", "ray"]
 
 
@@ -40,6 +41,8 @@ def run(
     num_supernodes: int | None = None,
     output: Path | str | None = None,
     quiet: bool = False,
+    *,
+    workers: int | None = None,
 ) -> RunSummary:
     """Run a federation in simulation.
 
@@ -48,13 +51,17 @@ def run(
     run_config : mapping, optional
         Overrides of the default config, under the same flat keys.
     engine : {"virtual", "ray"}
-        One process with a virtual clock, or Flower's simulation runtime on Ray.
+        With a virtual clock, or Flower's simulation runtime on Ray.
     num_supernodes : int, optional
         Number of clients; short for ``simulation.num-supernodes``.
     output : path, optional
         Folder for the record of the run; short for ``output.folder`` and ``output.name``.
     quiet : bool
         Show no progress.
+    workers : int, optional
+        Processes that clients of the virtual engine run in, 0 for as many as there are cores
+        for; short for ``simulation.workers``. A script that asks for more than 1 needs the
+        ``if __name__ == "__main__":`` of :mod:`multiprocessing`.
 
     Returns
     -------
@@ -68,6 +75,8 @@ def run(
     config = {**_default_config(), **(run_config or {})}
     if num_supernodes is not None:
         config["simulation.num-supernodes"] = num_supernodes
+    if workers is not None:
+        config["simulation.workers"] = workers
     if output is not None:
         folder = Path(output).expanduser().absolute()
         config |= {"output.folder": str(folder.parent), "output.name": folder.name}
@@ -134,9 +143,14 @@ def _check(settings: Settings, engine: str) -> None:
             )
     build_codec(settings.uplink.codec)
     build_downlink(DownlinkOptions(**settings.downlink.model_dump()), seed=settings.seed)
-    build_server_optimizer(settings.server.optimizer)
+    build_server_optimizer(settings.server_optimizer)
     if engine != "virtual" and settings.faults != FaultSettings():
         raise ConfigError(f"engine {engine!r} has no faults: they are simulated by 'virtual'")
+    if engine != "virtual" and settings.simulation.workers != 1:
+        raise ConfigError(
+            f"setting 'simulation.workers' = {settings.simulation.workers}: engine {engine!r} "
+            "has a process for each core anyway; workers are those of 'virtual'"
+        )
 
 
 def _execute(
@@ -146,7 +160,6 @@ def _execute(
     from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
 
-    from fl_opt.client.app import app as client_app
     from fl_opt.reporting import console_observer
     from fl_opt.server_app import run_server
     from fl_opt.simulation import build_device_model
@@ -165,11 +178,16 @@ def _execute(
 
     clients = settings.simulation.num_supernodes
     if engine == "ray":
+        from fl_opt.client.app import app as client_app
+
         run_ray(server_app, client_app, config, clients)
     else:
         devices = build_device_model(settings.simulation, settings.seed)
         faults = build_fault_plan(settings.faults, settings.seed)
-        run_virtual(server_app, client_app, config, clients, devices, faults=faults)
+        workers = settings.simulation.workers
+        run_virtual(
+            server_app, CLIENT_APP, config, clients, devices, faults=faults, workers=workers
+        )
     return summaries[0]
 
 
@@ -190,9 +208,10 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @cli.command()
 def main(
+    *,
     engine: Annotated[
         Engine,
-        typer.Option(help="One process with a virtual clock, or Flower's runtime on Ray."),
+        typer.Option(help="With a virtual clock, or Flower's runtime on Ray."),
     ] = "virtual",
     num_supernodes: Annotated[
         int | None,
@@ -205,6 +224,13 @@ def main(
             "-c",
             help="Overrides as for `flwr run`: \"seed=7 uplink.codec='int8'\", or a TOML "
             "file; may be repeated.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that virtual clients run in; 0: as many as there are cores for  "
+            "[default: simulation.workers]"
         ),
     ] = None,
     output: Annotated[
@@ -222,7 +248,7 @@ def main(
         update_console_handler(level="WARNING")  # progress is shown in our own way
     try:
         overrides = parse_run_config(run_config or [])
-        summary = run(overrides, engine, num_supernodes, output, quiet=as_json)
+        summary = run(overrides, engine, num_supernodes, output, quiet=as_json, workers=workers)
     except FlOptError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None

@@ -1,4 +1,4 @@
-"""A federation in one process: simulated devices and time, real training and messages."""
+"""A federation on one machine: simulated devices and time, real training and messages."""
 
 from fl_opt.simulation.clock import Clock, VirtualClock, WallClock
 from fl_opt.simulation.devices import (
@@ -8,7 +8,9 @@ from fl_opt.simulation.devices import (
     SteadyDevice,
     build_device_model,
 )
-from fl_opt.simulation.grid import LinkTiming, VirtualGrid
+from fl_opt.simulation.grid import VirtualGrid
+from fl_opt.simulation.pool import WorkerPool
+from fl_opt.simulation.transit import LinkTiming
 
 __all__ = [
     "Clock",
@@ -20,5 +22,6 @@ __all__ = [
     "VirtualClock",
     "VirtualGrid",
     "WallClock",
+    "WorkerPool",
     "build_device_model",
 ]

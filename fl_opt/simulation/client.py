@@ -1,30 +1,27 @@
-"""One simulated client: the ClientApp with the context of its node."""
+"""One simulated client: the state of a node, and what it is asked."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfigValue
-from flwr.clientapp.client_app import ClientAppException
-from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, ErrorCode
+from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 
-from fl_opt.simulation.isolation import isolated_message, isolated_records
+from fl_opt.simulation.answering import Outcome
+from fl_opt.simulation.runner import Pending, Runner
 
 logger = logging.getLogger(__name__)
 
-CallableClientApp: TypeAlias = Callable[[Message, Context], Message]
-"""What a ClientApp is to whoever runs it."""
-
 
 class VirtualClient:
-    """A node that runs a ClientApp and keeps its state from message to message.
+    """A node that has its messages answered and keeps its state from one to the next.
 
     Parameters
     ----------
-    app : ClientApp
+    runner : Runner
+        Runs the ClientApp.
     node_id, partition_id, num_partitions : int
     run_id : int
     run_config : mapping
@@ -44,7 +41,7 @@ class VirtualClient:
 
     def __init__(
         self,
-        app: CallableClientApp,
+        runner: Runner,
         *,
         node_id: int,
         partition_id: int,
@@ -58,33 +55,31 @@ class VirtualClient:
         self.restarts_until = 0
         self.state = RecordDict()
         self.ran_since_save = True
-        self._app = app
+        self._runner = runner
         self._num_partitions = num_partitions
         self._run_id = run_id
         self._run_config = run_config
 
-    def handle(self, message: Message, *, forget: bool = False) -> Message:
-        """Run the app on a message.
-
-        An app that raises gives an error reply, as under Flower's runtimes, and leaves the
-        state of the node as it was before the message. So does one that dies after its reply
-        and before its state is saved (``forget``).
-        """
+    def begin(self, message: Message) -> Pending:
+        """Have a message answered; before the next one, the outcome goes to :meth:`finish`."""
         self.ran_since_save = True
-        context = self._context()
-        try:
-            reply = self._app(isolated_message(message), context)
-            _check_reply(reply, message)
-        except Exception as error:
+        return self._runner.submit(message, self._context())
+
+    def finish(self, outcome: Outcome, *, forget: bool = False) -> Message:
+        """Take over the new state and return the reply.
+
+        An app that raised leaves the state of the node as it was before the message. So does
+        one that dies after its reply and before its state is saved (``forget``).
+        """
+        if outcome.failure is not None:
+            place = self.node_id, self.partition_id
             logger.warning(
-                "client %d (partition %d) raised %s: %s",
-                *(self.node_id, self.partition_id, type(error).__name__, error),
+                "client %d (partition %d) raised %s", *place, outcome.failure.summary
             )
-            logger.debug("traceback of client %d", self.node_id, exc_info=True)
-            return Message(_as_flower_error(error), reply_to=message)
-        if not forget:
-            self.state = context.state
-        return isolated_message(reply)
+            logger.debug("traceback of client %d:\n%s", self.node_id, outcome.failure.traceback)
+        elif not forget:
+            self.state = outcome.state
+        return outcome.reply
 
     def _context(self) -> Context:
         return Context(
@@ -94,22 +89,6 @@ class VirtualClient:
                 PARTITION_ID_KEY: self.partition_id,
                 NUM_PARTITIONS_KEY: self._num_partitions,
             },
-            state=isolated_records(self.state),
+            state=self.state,
             run_config=dict(self._run_config),
         )
-
-
-def _check_reply(reply: object, message: Message) -> None:
-    if not isinstance(reply, Message):
-        raise TypeError(f"the ClientApp returned {type(reply).__name__}, not a Message")
-    if reply.metadata.reply_to_message_id != message.metadata.message_id:
-        raise ValueError("the ClientApp returned a Message that is no reply to the one it got")
-
-
-def _as_flower_error(error: Exception) -> Error:
-    """Return the error that Flower's simulation runtime reports for an exception."""
-    wrapped = ClientAppException(str(error))
-    return Error(
-        code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
-        reason=f"{type(wrapped)}:<'{wrapped}'>",
-    )

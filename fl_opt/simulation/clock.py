@@ -5,7 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+BeforeFn: TypeAlias = Callable[[float], None]
+"""Takes the moment to which a clock is about to move; may schedule events up to then."""
 
 
 class Clock(Protocol):
@@ -42,10 +46,18 @@ class VirtualClock:
     def __init__(self) -> None:
         self._now = 0.0
         self._events: list[float] = []
+        self._before: list[BeforeFn] = []
 
     def time(self) -> float:
         """Seconds since the clock was made."""
         return self._now
+
+    def before_moving(self, function: BeforeFn) -> None:
+        """Call a function each time before the clock moves.
+
+        It is for those who do not know yet whether something will happen by then.
+        """
+        self._before.append(function)
 
     def schedule(self, moment: float) -> None:
         """Note that something will happen at a moment, given in seconds of this clock.
@@ -59,9 +71,13 @@ class VirtualClock:
         """Move time on by ``seconds``, or to the next event if that is earlier."""
         if seconds < 0.0:
             raise ValueError(f"cannot sleep for {seconds} seconds")
-        target = self._now + seconds
-        if self._events and self._events[0] <= target:
-            target = self._events[0]
+        target = self._until_event(self._now + seconds)
+        for function in self._before:
+            function(target)
+        target = self._until_event(target)
         self._now = target
         while self._events and self._events[0] <= target:
             heapq.heappop(self._events)
+
+    def _until_event(self, moment: float) -> float:
+        return min(moment, self._events[0]) if self._events else moment

@@ -1,4 +1,4 @@
-"""The same two apps on either engine: virtual (one process) or Ray (Flower's own runtime).
+"""The same two apps on either engine: virtual, or Ray (Flower's own runtime).
 
 Both hand the run config to the apps as ``flwr run`` does, in ``context.run_config``.
 """
@@ -25,7 +25,10 @@ from fl_opt.simulation.devices import DeviceModel
 from fl_opt.simulation.faults import FaultPlan
 from fl_opt.simulation.grid import VirtualGrid
 from fl_opt.simulation.identity import VIRTUAL_RUN_ID
+from fl_opt.simulation.loading import ClientAppSource
+from fl_opt.simulation.pool import build_runner
 from fl_opt.simulation.proxy import GridProxy
+from fl_opt.simulation.resources import worker_count
 
 RunConfig = Mapping[str, UserConfigValue]
 
@@ -34,20 +37,25 @@ _GRACE = 10.0  # seconds that a client may take to finish its work after Ctrl-C
 
 def run_virtual(
     server_app: ServerApp,
-    client_app: ClientApp,
+    client_app: ClientAppSource,
     run_config: RunConfig,
     num_supernodes: int,
     devices: DeviceModel,
     *,
     faults: FaultPlan | None = None,
+    workers: int = 1,
 ) -> Context:
-    """Run a federation in this process, on a virtual clock.
+    """Run a federation on this machine, on a virtual clock.
+
+    The result does not depend on the number of processes that clients run in.
 
     Parameters
     ----------
     server_app : ServerApp
         Called with a :class:`~fl_opt.simulation.grid.VirtualGrid`.
-    client_app : ClientApp
+    client_app : ClientApp or str
+        The app, or where it is imported from, ``"package.module:attribute"``; worker processes
+        cannot be handed every app as an object.
     run_config : mapping
         Flat run config for both apps.
     num_supernodes : int
@@ -56,17 +64,25 @@ def run_virtual(
         Their links and speeds.
     faults : FaultPlan, optional
         What goes wrong; nothing by default.
+    workers : int
+        Processes that clients run in; 1: this one, 0: as many as there are cores for.
 
     Returns
     -------
     Context
         The ServerApp's, with what it left in ``state``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such app, or it cannot be handed to worker processes.
     """
-    grid = VirtualGrid(
-        client_app, num_supernodes, devices, run_config=run_config, faults=faults
-    )
     context = _server_context(VIRTUAL_RUN_ID, run_config)
-    server_app(grid=grid, context=context)
+    with build_runner(client_app, worker_count(workers, num_supernodes)) as runner:
+        grid = VirtualGrid(
+            runner, num_supernodes, devices, run_config=run_config, faults=faults
+        )
+        server_app(grid=grid, context=context)
     return context
 
 

@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import cast
+from typing import TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from flwr.app import Message, RecordDict
@@ -27,11 +27,13 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fl_opt.errors import CheckpointError
-from fl_opt.simulation.client import CallableClientApp, VirtualClient
+from fl_opt.simulation.answering import CallableClientApp
+from fl_opt.simulation.client import VirtualClient
 from fl_opt.simulation.clock import VirtualClock
 from fl_opt.simulation.devices import Device, DeviceModel
 from fl_opt.simulation.faults import FaultPlan
 from fl_opt.simulation.identity import VIRTUAL_RUN_ID, act_as_server
+from fl_opt.simulation.runner import Runner, as_runner
 from fl_opt.simulation.snapshot import (
     GRID_BLOB,
     ClientClock,
@@ -43,27 +45,28 @@ from fl_opt.simulation.snapshot import (
 from fl_opt.simulation.transit import Delivery, LinkTiming, message_id
 from fl_opt.simulation.transport import Transport
 
-__all__ = ["FIRST_NODE_ID", "LinkTiming", "VirtualGrid"]
-
 logger = logging.getLogger(__name__)
 
 FIRST_NODE_ID = 1000
 """Node id of partition 0; far from 1, which is the SuperLink's."""
 
+_Place: TypeAlias = tuple[float, int, int, int, LinkTiming]
+
 _LONG = 1e9  # seconds; ends at the next event
 
 
 class VirtualGrid(Grid):
-    """Runs a ClientApp for every node in this process, on a virtual clock.
+    """Runs a ClientApp for every node on this machine, on a virtual clock.
 
-    Clients run when messages are pushed to them; their replies can be pulled once the clock
-    has reached their arrival. A message without a reply within its time to live is answered
-    by an error then, as by a SuperLink. Same inputs give the same replies in the same order
-    at the same times.
+    Clients begin to work when messages are pushed to them; their replies can be pulled once
+    the clock has reached their arrival. A message without a reply within its time to live is
+    answered by an error then, as by a SuperLink. Same inputs give the same replies in the same
+    order at the same times, in however many processes clients run.
 
     Parameters
     ----------
-    client_app : ClientApp
+    client_app : ClientApp or Runner
+        An app runs in this process, a :class:`~fl_opt.simulation.pool.WorkerPool` in others.
     num_supernodes : int
         Number of clients. They cost next to nothing until they get a message.
     devices : DeviceModel
@@ -78,7 +81,7 @@ class VirtualGrid(Grid):
 
     def __init__(
         self,
-        client_app: CallableClientApp,
+        client_app: CallableClientApp | Runner,
         num_supernodes: int,
         devices: DeviceModel,
         *,
@@ -88,7 +91,7 @@ class VirtualGrid(Grid):
     ) -> None:
         act_as_server()
         self.clock = clock or VirtualClock()
-        self._client_app = client_app
+        self._runner = as_runner(client_app)
         self._num_supernodes = num_supernodes
         self._device_of = devices
         self._run_config = run_config or {}
@@ -98,7 +101,8 @@ class VirtualGrid(Grid):
         self._last_number = 0
         self._arrived: list[Delivery] = []
         self._saved: dict[int, bytes] = {}  # digests of client blobs, by partition
-        self._timings: WeakKeyDictionary[Message, LinkTiming] = WeakKeyDictionary()
+        # All of a delivery but its reply, which would live as long as its entry otherwise.
+        self._delivered: WeakKeyDictionary[Message, _Place] = WeakKeyDictionary()
 
     @property
     def faults_seen(self) -> Counter[str]:
@@ -107,6 +111,7 @@ class VirtualGrid(Grid):
         What would have struck a message that was lost already, or too late, does not count.
         ``restart`` counts lost states: once however often a client restarted in between.
         """
+        self._transport.settle()
         return self._transport.faults_seen
 
     @property
@@ -134,7 +139,7 @@ class VirtualGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send messages: run the clients and schedule the arrival of their replies.
+        """Send messages and have their clients begin to work.
 
         Returns
         -------
@@ -150,9 +155,14 @@ class VirtualGrid(Grid):
         found = [delivery for delivery in self._arrived if delivery.message_id in wanted]
         if found:
             self._arrived = [one for one in self._arrived if one.message_id not in wanted]
-        for delivery in found:
-            self._timings[delivery.reply] = delivery.timing
+        for one in found:
+            place = (one.arrival, one.node_id, one.number, one.repeat, one.timing)
+            self._delivered[one.reply] = place
         return [delivery.reply for delivery in found]
+
+    def put_back(self, replies: Iterable[Message]) -> None:
+        """Take replies back that were pulled, so that they are pulled, and saved, once more."""
+        self._arrived[:0] = [Delivery(*self._delivered[reply], reply) for reply in replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -179,7 +189,7 @@ class VirtualGrid(Grid):
         KeyError
             If this grid did not deliver the reply.
         """
-        return self._timings[reply]
+        return self._delivered[reply][-1]
 
     def save(self) -> dict[str, bytes | None]:
         """Return the state of the engine, for :meth:`restore`.
@@ -190,6 +200,7 @@ class VirtualGrid(Grid):
             ``grid``, and ``client-<partition>`` for each client that ever got a message; None
             for one whose state is as it was at the last call.
         """
+        self._transport.settle()
         clients = [self._nodes[node_id][0] for node_id in sorted(self._nodes)]
         blobs = {client_blob(one.partition_id): self._save_client(one) for one in clients}
         snapshot = GridSnapshot(
@@ -286,7 +297,7 @@ class VirtualGrid(Grid):
         if node_id not in self._nodes:
             partition_id = node_id - FIRST_NODE_ID
             client = VirtualClient(
-                self._client_app,
+                self._runner,
                 node_id=node_id,
                 partition_id=partition_id,
                 num_partitions=self._num_supernodes,

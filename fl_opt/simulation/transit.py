@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from fl_opt.simulation.runner import Pending
+
 
 @dataclass(frozen=True)
 class LinkTiming:
@@ -55,6 +57,31 @@ class Visit:
     def expiry(self) -> float:
         """When the message's time to live ends."""
         return self.pushed + self.message.metadata.ttl
+
+
+@dataclass(frozen=True)
+class Job:
+    """A client at work on a message.
+
+    Attributes
+    ----------
+    visit : Visit
+    queued, transfer : float
+        How long the message waited for the device, and how long its download took, in seconds.
+    received : float
+        When the client had it, in seconds of the grid's clock; no answer arrives before.
+    forget : bool
+        Whether the client dies before it has saved its state.
+    pending : callable
+        Waits for the outcome.
+    """
+
+    visit: Visit
+    queued: float
+    transfer: float
+    received: float
+    forget: bool
+    pending: Pending
 
 
 @dataclass(order=True)

@@ -1,8 +1,13 @@
 """The way of messages to clients and of replies back, with all that can happen on it.
 
-A message that nothing delays reaches its client at once: the client runs when it is sent, and
-only its reply takes time. One that a fault delays is held until its time has come, and the
-client runs then, after messages that were sent later and overtook it.
+A message that nothing delays is handed to its client when it is sent. One that a fault delays
+is held until its time has come, and the client gets it then, after messages that were sent
+later and overtook it.
+
+How long a client works is known from its reply alone. It is waited for no sooner than the
+clock is about to pass the moment at which the client had the message, so that clients that
+were asked by then work at the same time where there are processes for it; or before the same
+client gets its next message.
 """
 
 from __future__ import annotations
@@ -22,8 +27,8 @@ from fl_opt.simulation.client import VirtualClient
 from fl_opt.simulation.clock import VirtualClock
 from fl_opt.simulation.devices import Device
 from fl_opt.simulation.faults import DOWN, UP, Fault, FaultPlan
-from fl_opt.simulation.isolation import isolated_message
-from fl_opt.simulation.transit import Delivery, LinkTiming, Visit, reply_id
+from fl_opt.simulation.isolation import isolated_message, with_own_metadata
+from fl_opt.simulation.transit import Delivery, Job, LinkTiming, Visit, reply_id
 
 NodeOf: TypeAlias = Callable[[int], tuple[VirtualClient, Device]]
 """Gives the client and the device of a node id; the same ones every time."""
@@ -48,7 +53,9 @@ class Transport:
     Attributes
     ----------
     faults_seen : Counter of str
-        How often each kind of fault has happened.
+        How often each kind of fault has happened, as far as clients have answered.
+    at_work : dict of int to Job
+        Clients whose answers are not known yet, by node id, in the order of their beginning.
     held : list of Visit
         A heap of the messages that are delayed on their way to clients.
     travelling : list of Delivery
@@ -60,8 +67,10 @@ class Transport:
         self._clock = clock
         self._faults = faults
         self.faults_seen: Counter[str] = Counter()
+        self.at_work: dict[int, Job] = {}
         self.held: list[Visit] = []
         self.travelling: list[Delivery] = []
+        clock.before_moving(self.settle)
 
     def send(self, number: int, message: Message) -> None:
         """Send a message; ``number`` is one that no other message has."""
@@ -85,11 +94,19 @@ class Transport:
 
     def collect(self) -> list[Delivery]:
         """Take the replies that have arrived by now, in order of arrival."""
+        now = self._clock.time()
         self._visit_due()
+        self.settle(now)
         arrived = []
-        while self.travelling and self.travelling[0].arrival <= self._clock.time():
+        while self.travelling and self.travelling[0].arrival <= now:
             arrived.append(heapq.heappop(self.travelling))
         return arrived
+
+    def settle(self, moment: float = math.inf) -> None:
+        """Wait for all clients whose answers might arrive by a moment; by default for all."""
+        due = [node for node, job in self.at_work.items() if job.received <= moment]
+        for node_id in due:
+            self._finish(self.at_work.pop(node_id))
 
     def hold(self, visit: Visit) -> None:
         """Keep a message until its time has come."""
@@ -106,29 +123,32 @@ class Transport:
             self._visit(heapq.heappop(self.held))
 
     def _visit(self, visit: Visit) -> None:
-        """Run a client on a message and send its reply."""
-        message = visit.message
-        client, device = self._node_of(message.metadata.dst_node_id)
+        """Hand a message to its client, who begins to work on it."""
+        node_id = visit.message.metadata.dst_node_id
+        if node_id in self.at_work:
+            self._finish(self.at_work.pop(node_id))
+        client, device = self._node_of(node_id)
         queued = max(client.free_at - visit.start, 0.0)
-        transfer = device.download_seconds(message_bytes(message), visit.start + queued)
+        transfer = device.download_seconds(message_bytes(visit.message), visit.start + queued)
         received = visit.start + queued + transfer
         if received > visit.expiry:
             self._expire(visit)
             return
-        reply = self._handle(client, visit)
-        work = _work(reply)
-        compute = device.compute_seconds(work, received) if work else 0.0
-        if compute and self._strikes("slow", client.node_id, visit.number):
-            compute *= self._faults.slow_factor
-        upload = device.upload_seconds(message_bytes(reply), received + compute)
-        client.free_at = min(received + compute + upload, visit.expiry)
-        if visit.answers:
-            download = visit.start - visit.pushed + transfer
-            timing = LinkTiming(download, compute, upload, queued)
-            self._answer(visit, reply, timing, sent=received + compute + upload)
+        message, forget = self._befall(client, visit)
+        pending = client.begin(message)
+        kept = replace(visit, message=with_own_metadata(visit.message))
+        self.at_work[node_id] = Job(kept, queued, transfer, received, forget, pending)
 
-    def _handle(self, client: VirtualClient, visit: Visit) -> Message:
-        """Run a client's app, with all that may happen to the client itself."""
+    def _befall(self, client: VirtualClient, visit: Visit) -> tuple[Message, bool]:
+        """Let happen to a client what happens by the time it has a message.
+
+        Returns
+        -------
+        message : Message
+            As the client gets it.
+        forget : bool
+            Whether it dies before it has saved its next state.
+        """
         if visit.repeat:
             self.faults_seen["duplicate-down"] += 1
         server_round = _round_of(visit.message)
@@ -140,21 +160,36 @@ class Transport:
         client.restarts_until = max(client.restarts_until, server_round)
         place = (client.node_id, visit.number, visit.repeat)
         message = self._corrupted("corrupt-down", visit.message, *place)
-        forget = self._faults.happens("forget", *place)
-        reply = client.handle(message, forget=forget)
-        if forget and reply.has_content():
-            self.faults_seen["forget"] += 1
-        return reply
+        return message, self._faults.happens("forget", *place)
 
-    def _answer(self, visit: Visit, reply: Message, timing: LinkTiming, sent: float) -> None:
-        """Send a reply, or two copies of it; ``sent`` is when an undelayed one arrives."""
+    def _finish(self, job: Job) -> None:
+        """Wait for a client's reply, and send it."""
+        visit = job.visit
+        client, device = self._node_of(visit.message.metadata.dst_node_id)
+        reply = client.finish(job.pending(), forget=job.forget)
+        if job.forget and reply.has_content():
+            self.faults_seen["forget"] += 1
+        work = _work(reply)
+        compute = device.compute_seconds(work, job.received) if work else 0.0
+        if compute and self._strikes("slow", client.node_id, visit.number):
+            compute *= self._faults.slow_factor
+        sent = job.received + compute
+        upload = device.upload_seconds(message_bytes(reply), sent)
+        client.free_at = min(sent + upload, visit.expiry)
+        if visit.answers:
+            download = visit.start - visit.pushed + job.transfer
+            timing = LinkTiming(download, compute, upload, job.queued)
+            self._answer(visit, reply, timing, arrival=sent + upload)
+
+    def _answer(self, visit: Visit, reply: Message, timing: LinkTiming, arrival: float) -> None:
+        """Send a reply, or two copies of it; ``arrival`` is that of an undelayed one."""
         place = (visit.message.metadata.dst_node_id, visit.number)
-        if sent > visit.expiry or self._strikes("lose-up", *place):
+        if arrival > visit.expiry or self._strikes("lose-up", *place):
             self._expire(visit)
             return
         copies = 1 + self._faults.happens("duplicate-up", *place)
         delays = [self._delay(*place, repeat, UP) for repeat in range(copies)]
-        on_time = [delay for delay in delays if sent + delay <= visit.expiry]
+        on_time = [delay for delay in delays if arrival + delay <= visit.expiry]
         for repeat, delay in enumerate(on_time):
             own = reply if repeat == 0 else isolated_message(reply)
             own = self._corrupted("corrupt-up", own, *place, repeat)

@@ -60,3 +60,20 @@ def test_wall_clock_really_sleeps() -> None:
     begin = clock.time()
     clock.sleep(0.01)
     assert clock.time() - begin >= 0.009
+
+
+def test_what_is_scheduled_on_the_last_moment_is_met() -> None:
+    clock = VirtualClock()
+    asked: list[float] = []
+
+    def decide(moment: float) -> None:
+        asked.append(moment)
+        if len(asked) == 1:
+            clock.schedule(2.0)
+
+    clock.before_moving(decide)
+    clock.sleep(5.0)
+    assert clock.time() == 2.0
+    clock.sleep(5.0)
+    assert clock.time() == 7.0
+    assert asked == [5.0, 7.0]

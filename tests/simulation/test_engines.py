@@ -35,7 +35,7 @@ def serve(grid: Grid, context: Context) -> None:
     for server_round in (1, 2):
         content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
         messages = [Message(content, node, "train") for node in nodes]
-        for reply in grid.send_and_receive(messages, timeout=60.0):
+        for reply in grid.send_and_receive(messages, timeout=240.0):
             if reply.has_error():
                 failure = ConfigRecord(
                     {"code": reply.error.code, "why": str(reply.error.reason)}

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import run_simulation
 from fl_opt.config import Settings, flat_settings
 from fl_opt.errors import ConfigError, FlOptError
+from fl_opt.simulation import engines
 from run_simulation import cli, parse_run_config, run
 
 
@@ -68,7 +69,7 @@ class TestRunConfig:
         (["-c", "downlink.codec='topk(2)'"], ["topk(2)", "position"]),
         (["-c", "downlink.mode='full' downlink.codec='stc'"], ["downlink codec", "fp32"]),
         (["-c", "downlink.mode='fast'"], ["downlink.mode", "'shared'"]),
-        (["-c", "server.optimizer='sgd(eta=0)'"], ["sgd(eta=0)", "eta"]),
+        (["-c", "server-optimizer='sgd(eta=0)'"], ["sgd(eta=0)", "eta"]),
         (["-c", "faults.lose-up=1.5"], ["faults.lose-up", "1.5"]),
         (["--engine", "ray", "-c", "faults.lose-up=0.5"], ["'ray' has no faults"]),
         (["-c", "round.clients=11"], ["more participants than clients (10)"]),
@@ -77,6 +78,8 @@ class TestRunConfig:
         (["-c", "num-server-rounds=0"], ["num-server-rounds", "0"]),
         (["-c", "nonsense"], ["'nonsense'", "pairs"]),
         (["--num-supernodes", "0"], ["simulation.num-supernodes"]),
+        (["--workers", "-1"], ["simulation.workers", "-1"]),
+        (["--engine", "ray", "--workers", "2"], ["'ray'", "'simulation.workers' = 2"]),
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(
@@ -113,6 +116,18 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_simulation, "_execute", interrupt)
     result = CliRunner().invoke(cli, [])
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(("arguments", "workers"), [([], 1), (["--workers", "0"], 0)])
+def test_workers_reach_the_engine(
+    arguments: list[str], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(*_: object, workers: int, **__: object) -> None:
+        raise FlOptError(f"workers: {workers}")
+
+    monkeypatch.setattr(engines, "run_virtual", take)
+    result = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "one")])
+    assert result.stderr == f"error: workers: {workers}\n"
 
 
 def test_mistakes_are_found_before_torch_is_loaded() -> None:
