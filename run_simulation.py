@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import typer
 
-from fl_opt.codecs import build_codec
 from fl_opt.config import ConfigValue, FaultSettings, Settings, load_settings
 from fl_opt.errors import ConfigError, FlOptError
 
@@ -125,8 +124,7 @@ def _default_config() -> dict[str, ConfigValue]:
 
 def _check(settings: Settings, engine: str) -> None:
     """Refuse what cannot work before anything is loaded."""
-    from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
-    from strategies.server_optimizer import build_server_optimizer
+    from strategies import build_strategy
 
     if engine not in get_args(Engine):
         raise ConfigError(f"engine {engine!r} is not one of {', '.join(get_args(Engine))}")
@@ -141,9 +139,7 @@ def _check(settings: Settings, engine: str) -> None:
             raise ConfigError(
                 f"setting {key!r} = {wanted}: more participants than clients ({clients})"
             )
-    build_codec(settings.uplink.codec)
-    build_downlink(DownlinkOptions(**settings.downlink.model_dump()), seed=settings.seed)
-    build_server_optimizer(settings.server_optimizer)
+    build_strategy(settings)
     if engine != "virtual" and settings.faults != FaultSettings():
         raise ConfigError(f"engine {engine!r} has no faults: they are simulated by 'virtual'")
     if engine != "virtual" and settings.simulation.workers != 1:
