@@ -131,7 +131,7 @@ class Row:
         return self.curve[-1][0]
 
     def reached(self, target: float) -> tuple[int, float] | None:
-        """Return the step and the virtual time at which a target was reached for good measure."""
+        """Return step and virtual time at which a target was reached for good measure."""
         for step in range(WINDOW - 1, len(self.curve)):
             window = self.curve[step - WINDOW + 1 : step + 1]
             if statistics.fmean(accuracy for _, accuracy in window) >= target:
