@@ -42,8 +42,9 @@ format: $(READY)  ## Put the code in order
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## All benchmarks; each prints its table
-	@set -e; for module in codecs codec_memory reference_workload uplink; do \
+bench: $(READY)  ## All benchmarks; each prints its table (ARGS=--quick: a short form)
+	@set -e; for module in codecs codec_memory reference_workload uplink exchange exchange_memory \
+		aggregation async_time_to_accuracy scale round_latency; do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module $(ARGS); \
 	done
 

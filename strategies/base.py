@@ -50,8 +50,8 @@ class CompressedStrategy(RoundLoop):
     accumulator as they arrive, weighted by their number of examples, so that memory does not
     grow with the number of clients. A reply that is not exactly right is refused with a logged
     reason, and the round goes on without it; each update counts at most once, and one that does
-    not count returns to its client's residual. Subclasses say what the mean update does to the
-    model, in :meth:`step`.
+    not count returns to its client's residual. Subclasses say what the updates do to the model,
+    in :meth:`aggregate`.
 
     Parameters
     ----------
@@ -186,21 +186,7 @@ class CompressedStrategy(RoundLoop):
         )
 
     keeps_updates = False
-    """Whether a step needs the updates one by one, beside their sum."""
-
-    @abstractmethod
-    def step(self, model: Vector, delta: Vector, server_round: int) -> Vector:
-        """Return the next model.
-
-        Parameters
-        ----------
-        model : ndarray of float32, shape (size,)
-            The model that clients started from; it is not to be changed.
-        delta : ndarray of float32, shape (size,)
-            The weighted mean of their updates; it may be overwritten.
-        server_round : int
-            From 1.
-        """
+    """Whether :meth:`aggregate` needs the updates one by one, beside their sum."""
 
     def scale(self, metrics: MetricRecord, staleness: int) -> float:
         """Return the factor of an update, which has its number of examples as its weight.
@@ -214,10 +200,6 @@ class CompressedStrategy(RoundLoop):
         """
         return self.staleness.weight(staleness)
 
-    def mean(self, taken: Collection) -> tuple[Vector, ExactArrays]:
-        """Return the mean update of a round, and that of the exact arrays."""
-        return taken.total.mean()
-
     def write_messages(
         self,
         server_round: int,
@@ -230,18 +212,33 @@ class CompressedStrategy(RoundLoop):
         """Return a training message to each node; ``evaluate``: evaluate before training."""
         return self._training.open(server_round, config, nodes, evaluate=evaluate)
 
+    @abstractmethod
     def aggregate(
         self, server_round: int, taken: Collection
     ) -> tuple[Vector, ExactArrays, MetricRecord] | None:
-        """Return the next model and the clients' metrics; None: the model stays as it was."""
-        delta, exact = self.mean(taken)
-        with np.errstate(over="ignore", invalid="ignore"):
-            vector = self.step(self._model.vector, delta, server_round)
-        metrics = self.train_metrics_aggr_fn(taken.metrics, self.weighted_by_key)
-        return vector, exact, metrics
+        """Return what a round makes of the model.
+
+        Parameters
+        ----------
+        server_round : int
+            From 1.
+        taken : Collection
+            The updates; :attr:`keeps_updates` says whether they are there one by one.
+
+        Returns
+        -------
+        vector : ndarray of float32, shape (size,)
+            The next model, in memory of its own.
+        exact : dict of str to ndarray
+            The arrays beside it.
+        metrics : MetricRecord
+            The clients', aggregated.
+
+        None in place of all: the model stays as it was, and the updates return to clients.
+        """
 
     def optimizer_state(self) -> dict[str, Vector]:
-        """Return what :meth:`step` remembers, for a checkpoint."""
+        """Return what :meth:`aggregate` remembers of earlier rounds, for a checkpoint."""
         return {}
 
     def restore_optimizer(self, vectors: dict[str, Vector]) -> None:

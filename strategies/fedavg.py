@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from flwr.app import MetricRecord
 
-from strategies.base import CompressedStrategy
+from strategies.base import CompressedStrategy, Vector
+from strategies.collection import Collection
+from strategies.model import ExactArrays
 from strategies.schedule import build_schedule
 from strategies.server_optimizer import State, build_server_optimizer
 
@@ -45,10 +47,32 @@ class CompressedFedAvg(CompressedStrategy):
         self.server_schedule = build_schedule(server_schedule)
         self._optimizer_state: State = {}
 
-    def step(
-        self, model: NDArray[np.float32], delta: NDArray[np.float32], server_round: int
-    ) -> NDArray[np.float32]:
-        """Return what the server optimizer makes of the model."""
+    def aggregate(
+        self, server_round: int, taken: Collection
+    ) -> tuple[Vector, ExactArrays, MetricRecord]:
+        """Take a step along the mean update."""
+        delta, exact = self.mean(taken)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = self.step(self._model.vector, delta, server_round)
+        metrics = self.train_metrics_aggr_fn(taken.metrics, self.weighted_by_key)
+        return vector, exact, metrics
+
+    def mean(self, taken: Collection) -> tuple[Vector, ExactArrays]:
+        """Return the mean update of a round, and that of the exact arrays."""
+        return taken.total.mean()
+
+    def step(self, model: Vector, delta: Vector, server_round: int) -> Vector:
+        """Return the next model: what the server optimizer makes of it.
+
+        Parameters
+        ----------
+        model : ndarray of float32, shape (size,)
+            The model that clients started from; it is not to be changed.
+        delta : ndarray of float32, shape (size,)
+            The weighted mean of their updates; it may be overwritten.
+        server_round : int
+            From 1.
+        """
         kept = self._optimizer_state or self.server_optimizer.init(model.size)
         optimizer = self.server_optimizer
         factor = self.server_schedule.factor(server_round)
@@ -57,10 +81,10 @@ class CompressedFedAvg(CompressedStrategy):
         after, self._optimizer_state = optimizer.apply(model, delta, kept)
         return after
 
-    def optimizer_state(self) -> dict[str, NDArray[np.float32]]:
+    def optimizer_state(self) -> dict[str, Vector]:
         """Return the optimizer's vectors."""
         return self._optimizer_state
 
-    def restore_optimizer(self, vectors: dict[str, NDArray[np.float32]]) -> None:
+    def restore_optimizer(self, vectors: dict[str, Vector]) -> None:
         """Go on with the optimizer's vectors."""
         self._optimizer_state = {name: vector.copy() for name, vector in vectors.items()}

@@ -164,7 +164,11 @@ class ReplyStream(Iterator[Message]):
             self._pulled += self._grid.pull_messages(self._pending.keys() | self._late.keys())
             now = self._clock.time()
             for reply in self._pulled:
-                self._polling.answered(reply.metadata.reply_to_message_id, now)
+                question = reply.metadata.reply_to_message_id
+                if reply.has_error():  # it may be the SuperLink's, for a node that is gone
+                    self._polling.given_up(question)
+                else:
+                    self._polling.answered(question, now)
             wait = self._polling.wait(now)
             if self._pulled:
                 continue

@@ -119,12 +119,6 @@ class CompressedWrapper(CompressedStrategy):
         exact = {a.name: _as_dtype(named[a.name], a.dtype) for a in spec.exact_arrays}
         return spec.flatten(named), exact, aggregated or MetricRecord()
 
-    def step(
-        self, model: NDArray[np.float32], delta: NDArray[np.float32], server_round: int
-    ) -> NDArray[np.float32]:
-        """Not used: the inner strategy takes the step."""
-        raise NotImplementedError("the inner strategy takes the step")
-
 
 def compressed(
     inner: Strategy, codec: str = "topk(0.02) | ternary", **options: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -13,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, MetricRecord
 
 import run_simulation
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.errors import CheckpointError
 from fl_opt.exchange.downlink import DownlinkOptions
-from fl_opt.profiling.rounds import RoundRecord
 from fl_opt.simulation.faults import FaultPlan
-from tests.strategies.federation import Recorder, run
+from tests.strategies.cutting import CutError, bits, cut_and_resumed, evaluate_until, facts
+from tests.strategies.federation import run
 
 ROUNDS = 7
 FAULTS = FaultPlan(
@@ -56,38 +54,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class CutError(Exception):
-    """The process ends here."""
-
-
-def evaluate_until(last: int) -> Any:
-    """Central evaluation that ends the run in the round after ``last``, before it is saved."""
-
-    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        if server_round > last:
-            raise CutError
-        return MetricRecord({"loss": float(np.square(arrays["weight"].numpy()).sum())})
-
-    return evaluate
-
-
-def facts(records: list[RoundRecord]) -> list[tuple[Any, ...]]:
-    """What must not depend on whether a run was cut."""
-    return [
-        (
-            *(r.server_round, r.virtual_seconds, r.loss, r.train_loss, r.federated_loss),
-            *(r.bytes_up, r.bytes_down, r.message_bytes_up, r.message_bytes_down),
-            *(r.participants, r.failures, r.stale, r.ignored, r.returned, r.lost),
-            *(r.served_again, tuple(r.bytes_down_by_kind.items())),
-        )
-        for r in records
-    ]
-
-
-def bits(arrays: ArrayRecord) -> dict[str, bytes]:
-    return {name: array.numpy().tobytes() for name, array in arrays.items()}
-
-
 @pytest.mark.parametrize("faults", [None, FAULTS], ids=["quiet", "faulty"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_resumed_run_ends_in_the_same_model(
@@ -99,17 +65,7 @@ def test_a_resumed_run_ends_in_the_same_model(
         assert sum(r.stale for r in record.rounds)
         assert sum(r.returned for r in record.rounds)
         assert sum(r.failures for r in record.rounds)
-    checkpoints, told = Checkpoints(tmp_path / "checkpoint"), list[RoundRecord]()
-    for resume, last in ((False, 2), (True, 3), (True, ROUNDS)):
-        with contextlib.suppress(CutError):
-            result, _ = run(
-                **options,
-                evaluate_fn=evaluate_until(last),
-                resume=resume,
-                checkpoints=checkpoints,
-                observers=[kept := Recorder()],
-            )
-        told += [r for r in kept.rounds if r.server_round <= last]
+    result, told = cut_and_resumed(options, (2, 3, ROUNDS), tmp_path)
     assert bits(result.arrays) == bits(whole.arrays)
     assert [r.server_round for r in told] == list(range(ROUNDS + 1))
     assert facts(told) == facts(record.rounds)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from hypothesis import given
@@ -43,6 +43,7 @@ class ScriptedGrid(Grid):
         self.arrivals = arrivals
         self.refused = set(refused)
         self.pulls = 0
+        self.fails = False
         self.asked: dict[str, Message] = {}
         self.extra = "something only this grid has"
 
@@ -71,7 +72,8 @@ class ScriptedGrid(Grid):
         due.sort(key=lambda message: self.arrivals[message.metadata.dst_node_id])
         for message in due:
             del self.asked[message.metadata.message_id]
-        return [Message(RecordDict(), reply_to=message) for message in due]
+        content = Error(0, "no reply in time") if self.fails else RecordDict()
+        return [Message(content, reply_to=message) for message in due]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -152,6 +154,20 @@ def test_looks_when_a_reply_is_due() -> None:
         begin = grid.clock.now
         grid.arrivals[2] = begin + 20.0
         grid.pulls = 0
+        list(streaming.send_and_receive(messages_to(2)))
+    assert grid.clock.now - begin == pytest.approx(20.0, abs=0.5)
+    assert grid.pulls < 40
+
+
+def test_an_error_in_place_of_a_reply_teaches_nothing() -> None:
+    """A SuperLink makes one for a message that nobody has answered in time."""
+    grid = ScriptedGrid({2: 20.0})
+    streaming = StreamingGrid(grid)
+    for seconds in (*[20.0] * 8, 5000.0, 20.0):
+        begin = grid.clock.now
+        grid.pulls = 0
+        grid.arrivals[2] = begin + seconds
+        grid.fails = seconds > 20.0
         list(streaming.send_and_receive(messages_to(2)))
     assert grid.clock.now - begin == pytest.approx(20.0, abs=0.5)
     assert grid.pulls < 40
