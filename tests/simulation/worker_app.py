@@ -41,7 +41,7 @@ def train(message: Message, context: Context) -> Message:
     metrics = {
         "n": count,
         "num-examples": 10 * (context.node_id - FIRST_NODE_ID + 1),
-        "process": os.getpid(),
+        "process": float(os.getpid()),  # as long on its way for any id
         "threads": _threads() if wanted["what"] == "count-threads" else 0,
         "hears-ctrl-c": int(
             signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
