@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from fl_opt.errors import ConfigError
 
@@ -47,6 +48,11 @@ class DataSettings(_Section):
     folder: str = ""
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     max_examples: Count = 0
+    cache_folder: str = ""
+    cache_limit_mb: Count = 2000
+    loading: Literal["auto", "resident", "stream"] = "auto"
+    resident_limit_mb: PositiveInt = 1000
+    loader_workers: Count = 0
 
 
 class TrainSettings(_Section):
@@ -54,7 +60,8 @@ class TrainSettings(_Section):
 
     local_epochs: PositiveInt = 3
     local_steps: Count = 0
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt | Literal["auto"] = 32
+    micro_batch_size: Count = 0
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
@@ -62,6 +69,11 @@ class TrainSettings(_Section):
     clip_norm: NonNegative = 1.0
     proximal_mu: NonNegative = 0.0
     device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_modules: str = ""
+    memory_limit_mb: Count = 0
 
 
 class UplinkSettings(_Section):
@@ -157,6 +169,8 @@ class Settings(_Section):
     strategy: str = "fedavg"
     selection: str = "uniform"
     balance: str = "none"
+    pruning: str = "none"
+    submodels: str = "none"
     server_optimizer: str = "sgd"
     server_schedule: str = "constant"
     num_server_rounds: PositiveInt = 30
@@ -257,7 +271,19 @@ def _nearest(key: str, known: list[str]) -> list[str]:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"setting {key!r} = {first['input']!r}: {reason}"
+    known = set(setting_names())
+    first, *others = error.errors()
+
+    def key(details: ErrorDetails) -> str:
+        # Behind its name comes which of several kinds of value was tried.
+        parts = [str(part) for part in details["loc"]]
+        names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((name for name in names if name in known), ".".join(parts))
+
+    name = key(first)
+    reasons = [_reason(one) for one in (first, *others) if key(one) == name]
+    return f"setting {name!r} = {first['input']!r}: {' or '.join(reasons)}"
+
+
+def _reason(details: ErrorDetails) -> str:
+    return details["msg"].removeprefix("Input ").removeprefix("Value error, ")

@@ -15,6 +15,7 @@ from fl_opt.data import Examples
 from fl_opt.training.flat import clip_norm, flatten_parameters
 from fl_opt.training.loss import prediction_loss
 from fl_opt.training.optimizer import build_optimizer
+from fl_opt.training.plan import Plan, fixed_plan
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def train(
     *,
     seed: int,
     reference: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    plan: Plan | None = None,
 ) -> TrainResult:
     """Train a model in place.
 
@@ -68,10 +71,19 @@ def train(
     reference : torch.Tensor, optional
         Where the proximal term pulls to: all trainable parameters, flat, in the order of
         ``model.parameters()``. If not given, the parameters as they are at the start.
+    mask : torch.Tensor, optional
+        1 where a parameter is trained and 0 where it stays as it is, in the same order.
+    plan : Plan, optional
+        What the settings leave open; needed where something in them is ``auto``.
 
     Returns
     -------
     TrainResult
+
+    Raises
+    ------
+    ConfigError
+        If something is ``auto`` and there is no plan.
 
     Notes
     -----
@@ -79,6 +91,7 @@ def train(
     loss. Its gradient, ``mu * (w - reference)``, is added to the loss's before clipping.
     """
     start = time.perf_counter()
+    plan = plan or fixed_plan(settings)
     weights, gradient = flatten_parameters(model)
     if reference is None and settings.proximal_mu:
         reference = weights.detach().clone()
@@ -90,12 +103,14 @@ def train(
 
     model.train()
     with _seeded(seed, device):
-        for inputs, targets in _batches(examples, settings, seed):
+        for inputs, targets in _batches(examples, settings, plan.batch_size, seed):
             loss = prediction_loss(model(inputs), targets)
             gradient.zero_()
             loss.backward()  # type: ignore[no-untyped-call]
             if reference is not None and settings.proximal_mu:
                 gradient.add_(weights.detach() - reference, alpha=settings.proximal_mu)
+            if mask is not None:
+                gradient.mul_(mask)
             if settings.clip_norm:
                 clip_norm(gradient, settings.clip_norm)
             optimizer.step()
@@ -110,11 +125,11 @@ def train(
 
 
 def _batches(
-    examples: Examples, settings: TrainSettings, seed: int
+    examples: Examples, settings: TrainSettings, size: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield shuffled batches: one gather an epoch, of which batches are views."""
     generator = torch.Generator().manual_seed(seed)
-    size, count = settings.batch_size, len(examples)
+    count = len(examples)
     steps = settings.local_steps or settings.local_epochs * -(-count // size)
     while steps:
         order = torch.randperm(count, generator=generator).to(examples.inputs.device)
