@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from fl_opt.errors import ConfigError
 
@@ -274,7 +273,7 @@ def _explain(error: ValidationError) -> str:
     known = set(setting_names())
     first, *others = error.errors()
 
-    def key(details: ErrorDetails) -> str:
+    def key(details: Mapping[str, Any]) -> str:
         # Behind its name comes which of several kinds of value was tried.
         parts = [str(part) for part in details["loc"]]
         names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
@@ -285,5 +284,6 @@ def _explain(error: ValidationError) -> str:
     return f"setting {name!r} = {first['input']!r}: {' or '.join(reasons)}"
 
 
-def _reason(details: ErrorDetails) -> str:
-    return details["msg"].removeprefix("Input ").removeprefix("Value error, ")
+def _reason(details: Mapping[str, Any]) -> str:
+    message: str = details["msg"]
+    return message.removeprefix("Input ").removeprefix("Value error, ")

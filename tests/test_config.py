@@ -111,10 +111,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(key: str, suggestion: st
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("train.batch-size", 0, "should be greater than or equal to 1"),
-        ("train.batch-size", "32", "should be a valid integer"),
-        ("train.batch-size", 32.0, "should be a valid integer"),
-        ("train.batch-size", True, "should be a valid integer"),
+        ("train.batch-size", 0, "should be greater than or equal to 1 or should be 'auto'"),
+        ("train.batch-size", "32", "should be a valid integer or should be 'auto'"),
+        ("train.batch-size", 32.0, "should be a valid integer or should be 'auto'"),
+        ("train.batch-size", True, "should be a valid integer or should be 'auto'"),
         ("train.learning-rate", 0.0, "should be greater than 0"),
         ("train.learning-rate", True, "should be a valid number"),
         ("train.learning-rate", "fast", "should be a valid number"),
