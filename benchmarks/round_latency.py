@@ -5,12 +5,10 @@ A SuperLink and two SuperNodes on this machine run an app whose clients do nothi
 one deployment. A round is over when the results of training and of evaluation are in. The
 first round of a run, in which SuperNodes fetch the app, is not counted.
 
-Two deployments are measured: one with the poll interval of Flower's SuperExec as it is, and
-one with the interval of ``LocalDeployment``. Client processes share the processors with all
-else here; where each SuperNode has a machine of its own, starting them takes less time.
-
-``--bridge`` adds a variant for comparison: behind each training message waits one that asks
-for nothing, so that a SuperNode which has sent its reply finds work and does not go to sleep.
+Two deployments are measured: one of Flower's SuperNodes as they are, which sleep 3 s when there
+is no message, and one of SuperNodes that ``fl-opt supernode`` started, which ask more often.
+Client processes share the processors with all else here; where each SuperNode has a machine of
+its own, starting them takes less time.
 """
 
 from __future__ import annotations
@@ -34,26 +32,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fl_opt.supernode import SUPEREXEC_INTERVAL
 from scripts.local_deployment import DeploymentError, LocalDeployment
 
 APP = Path(__file__).parent / "latency_app"
 NODES = 2
-INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
-FLOWERS_INTERVAL = "1.0"
+POLL_SECONDS = 0.2
+FLOWERS_SECONDS = 1.0
+"""How often Flower's SuperExec looks for a process to start."""
 STOCK = "FedAvg (Flower)"
-VARIANTS: dict[str, dict[str, bool | str]] = {
+VARIANTS: dict[str, dict[str, str]] = {
     STOCK: {"strategy": "stock"},
     "CompressedFedAvg": {"strategy": "compressed"},
 }
 """Name to run config. An asynchronous strategy goes here, and into ``latency_app``."""
-BRIDGE: dict[str, dict[str, bool | str]] = {
-    "same, bridged": {"strategy": "compressed", "bridge": True}
-}
 PARTS = {
-    "idle": "waits for the SuperNode, asking every 3 s",
+    "idle": "waits for the SuperNode to ask",
     "spawn": "waits for SuperExec",
     "start": "client process starts, fetches model and app",
-    "reply": "waits for the SuperNode, looking every 0.5 s",
+    "reply": "waits for the SuperNode to look for the reply",
     "back": "waits for the server; transport",
 }
 """Where a message's time goes, in this order."""
@@ -64,7 +61,7 @@ class Row:
     """One variant in one deployment; everything in seconds."""
 
     variant: str
-    interval: float
+    poll_seconds: float | None
     rounds: list[float]
     parts: dict[str, float]
 
@@ -113,45 +110,37 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="of each run")
     parser.add_argument("--runs", type=int, default=2, help="of each variant, in turns")
     parser.add_argument("--quick", action="store_true", help="one short run of each")
-    parser.add_argument("--bridge", action="store_true", help="add the bridged variant")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
     arguments = parser.parse_args()
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # unwinds, and ends what was started
     rounds, runs = (3, 1) if arguments.quick else (arguments.rounds, arguments.runs)
-    variants = VARIANTS | (BRIDGE if arguments.bridge else {})
     console = Console()
     rows: list[Row] = []
-    for interval in (FLOWERS_INTERVAL, None):
+    for poll_seconds in (None, POLL_SECONDS):
         with console.status("measuring: some minutes"):
-            found = measure(variants, interval, rounds, runs)
-        rows += found
-        console.print(as_table(found))
+            rows += measure(poll_seconds, rounds, runs)
+    console.print(as_table(rows))
     if arguments.output:
         arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
 
-def measure(
-    variants: dict[str, dict[str, bool | str]], interval: str | None, rounds: int, runs: int
-) -> list[Row]:
+def measure(poll_seconds: float | None, rounds: int, runs: int) -> list[Row]:
     """Run the variants in turns, in one deployment."""
-    deployment = LocalDeployment(NODES)
-    if interval:
-        deployment.environment[INTERVAL] = interval
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    parts: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    deployment = LocalDeployment(NODES, poll_seconds=poll_seconds)
+    interval = deployment.poll_seconds or FLOWERS_SECONDS
+    deployment.environment[SUPEREXEC_INTERVAL] = str(interval)
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     reader = LogReader()
     with deployment, reader.reading([deployment.supernode_log(i) for i in range(NODES)]):
-        for name, config in list(variants.items()) * runs:
+        for name, config in list(VARIANTS.items()) * runs:
             seen = run(deployment, {**config, "num-server-rounds": rounds})
             ends = seen["ends"][1:]  # without what comes before the end of the first round
             seconds[name] += [after - before for before, after in pairwise(ends)]
             parts[name] += split(seen["messages"], reader.moments, since=ends[0])
-    return [
-        Row(name, float(deployment.environment[INTERVAL]), seconds[name], medians(parts[name]))
-        for name in variants
-    ]
+    return [Row(name, poll_seconds, seconds[name], medians(parts[name])) for name in VARIANTS]
 
 
 def run(deployment: LocalDeployment, config: dict[str, Any]) -> dict[str, Any]:
@@ -185,18 +174,24 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def as_table(rows: list[Row]) -> Table:
-    """Lay out the rows of one deployment as columns.
+    """Lay the rows out as columns.
 
     Parts are medians of single messages, of which FedAvg sends two a round and we send one.
     """
-    table = Table("", title=f"Seconds, SuperExec polling every {rows[0].interval:g} s")
+    table = Table("seconds")
     for row in rows:
-        table.add_column(row.variant, justify="right")
-    stock = next(row.median for row in rows if row.variant == STOCK)
+        nodes = "fl-opt supernode" if row.poll_seconds else "flower-supernode"
+        table.add_column(f"{row.variant}\n{nodes}", justify="right")
+    stock = {row.poll_seconds: row.median for row in rows if row.variant == STOCK}
     table.add_row("median round", *(f"{row.median:.1f}" for row in rows))
     spans = (f"{min(row.rounds):.1f} to {max(row.rounds):.1f}" for row in rows)
     table.add_row("all rounds", *spans)
-    table.add_row("faster", *(f"{stock / row.median:.1f}x" for row in rows), end_section=True)
+    table.add_row("faster", *(f"{stock[row.poll_seconds] / row.median:.1f}x" for row in rows))
+    table.add_row(
+        "than Flower as it is",
+        *(f"{stock[None] / row.median:.1f}x" for row in rows),
+        end_section=True,
+    )
     for part, meaning in PARTS.items():
         table.add_row(meaning, *(f"{row.parts[part]:.2f}" for row in rows))
     return table

@@ -58,6 +58,29 @@ def strategies(
         _print_choices(choices)
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help"],
+    }
+)
+def supernode(
+    context: typer.Context,
+    poll_seconds: Annotated[
+        float, typer.Option(help="Longest pause before it asks for messages again.")
+    ] = 0.2,
+) -> None:
+    """Run Flower's SuperNode, asking for messages often; all other options are its own."""
+    from fl_opt.supernode import run_supernode
+
+    try:
+        run_supernode(context.args, poll_seconds)
+    except FlOptError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
 def _print(sections: list[Section], total: int) -> None:
     from rich.console import Console
     from rich.table import Table

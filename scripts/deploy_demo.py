@@ -62,7 +62,7 @@ def _run(num_supernodes: int, overrides: dict[str, Any], folder: Path, timeout: 
         "output.folder": str(folder),
         "output.name": "demo",
     }
-    with LocalDeployment(num_supernodes) as deployment:
+    with LocalDeployment(num_supernodes, poll_seconds=0.2) as deployment:
         finished = deployment.run(PROJECT, config, timeout=timeout, echo=True)
     if not finished.completed:
         raise DeploymentError(f"the run ended as {finished.status}: {finished.details}")

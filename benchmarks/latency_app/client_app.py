@@ -34,12 +34,6 @@ def evaluate(message: Message, _: Context) -> Message:
     )
 
 
-@app.query()
-def query(message: Message, _: Context) -> Message:
-    """Answer a message that keeps the SuperNode from its idle sleep."""
-    return Message(RecordDict(), reply_to=message)
-
-
 def _compressed(message: Message, context: Context) -> Message:
     from fl_opt.client import numpy_client_app  # stock clients do without
 

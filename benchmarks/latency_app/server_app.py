@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -25,19 +25,17 @@ app = ServerApp()
 class WatchedGrid(GridProxy):
     """Notes when messages were sent and when their replies were there."""
 
-    def __init__(self, grid: Grid, *, bridge: bool) -> None:
+    def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
-        self.bridge = bridge
         self.messages: dict[str, dict[str, Any]] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Push them, and behind each that trains one that asks for nothing."""
+        """Push them."""
         asked = list(messages)
-        behind = [_bridge(m) for m in asked if self.bridge and _trains(m)]
         began = time.time()
-        keys = list(self.inner.push_messages([*asked, *behind]))
+        keys = list(self.inner.push_messages(asked))
         self._note_sent(asked, began)
-        return keys[: len(asked)]
+        return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Pull what there is."""
@@ -74,7 +72,7 @@ class WatchedGrid(GridProxy):
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds and write down when they ended."""
     config = context.run_config
-    watched = WatchedGrid(grid, bridge=bool(config["bridge"]))
+    watched = WatchedGrid(grid)
     ends: list[float] = []
 
     def note_end(_round: int, _arrays: ArrayRecord) -> MetricRecord:
@@ -93,12 +91,3 @@ def main(grid: Grid, context: Context) -> None:
     )
     seen = {"ends": ends, "messages": watched.messages}
     Path(str(config["output"])).write_text(json.dumps(seen))
-
-
-def _trains(message: Message) -> bool:
-    return message.metadata.message_type.startswith(MessageType.TRAIN)
-
-
-def _bridge(message: Message) -> Message:
-    metadata = message.metadata
-    return Message(RecordDict(), metadata.dst_node_id, MessageType.QUERY)

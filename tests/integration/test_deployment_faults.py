@@ -34,7 +34,7 @@ PATIENCE = 600.0  # seconds: the machine may be busy with other things
 
 
 def test_a_supernode_is_killed_in_mid_round_and_restarted(tmp_path: Path) -> None:
-    with LocalDeployment(CLIENTS) as flower:
+    with LocalDeployment(CLIENTS, poll_seconds=0.2) as flower:
         run = flower.start_run(
             PROJECT, {**CONFIG, "output.folder": str(tmp_path)}, timeout=PATIENCE
         )
@@ -75,7 +75,7 @@ def test_serverapp_and_superlink_are_killed_in_mid_round_and_the_job_resumed(
 ) -> None:
     two: dict[str, ConfigValue] = {"num-server-rounds": 2, "output.folder": str(tmp_path)}
     config = {**CONFIG, **two}
-    with LocalDeployment(CLIENTS, persistent=True) as flower:
+    with LocalDeployment(CLIENTS, persistent=True, poll_seconds=0.2) as flower:
         flower.start_run(PROJECT, config, timeout=PATIENCE)
         until(flower, lambda: flower.received(1) == 2 and flower.is_busy(1))
         flower.kill_serverapp()
