@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks import naive_loop
 from fl_opt.config import ConfigValue, load_settings
-from fl_opt.data import load_dataset
+from fl_opt.data import in_memory, load_dataset
 from fl_opt.models import build_model
 from run_simulation import run
 
@@ -120,12 +120,12 @@ def naive(rounds: int, seed: int, compress: bool, workers: int) -> Row:
     dataset = load_dataset(load_settings({**CONFIG, "seed": seed}), CLIENTS)
     model = build_model("mlp", dataset.info, seed)
     size = sum(parameter.numel() for parameter in model.parameters())
-    parts = [dataset.client(i).train for i in range(CLIENTS)]
+    parts = [in_memory(dataset.client(i).train) for i in range(CLIENTS)]
     result, wall, cpu = timed(
         lambda: naive_loop.run_naive(
             model,
             parts,
-            dataset.test,
+            in_memory(dataset.test),
             num_rounds=rounds,
             compress=compress,
             seed=seed,

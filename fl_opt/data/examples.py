@@ -55,14 +55,26 @@ class Examples:
             self.inputs.index_select(0, indices), self.targets.index_select(0, indices)
         )
 
-    def to(self, device: torch.device) -> Examples:
-        """Return the same examples on a device; without a copy where they are there already."""
-        return Examples(self.inputs.to(device), self.targets.to(device))
+    def batch(self, start: int, stop: int) -> Examples:
+        """Return the rows from ``start`` up to ``stop``, without a copy."""
+        return Examples(self.inputs[start:stop], self.targets[start:stop])
 
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Examples:
+        """Return the same examples on a device; without a copy where they are there already.
 
-@dataclass(frozen=True)
-class ClientData:
-    """The part of a dataset that one client holds."""
+        With ``non_blocking`` a copy from pinned memory is only begun: what is asked of the
+        device later waits for it, this process does not.
+        """
+        return Examples(
+            self.inputs.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+        )
 
-    train: Examples
-    validation: Examples
+    def pin_memory(self) -> Examples:
+        """Copy to memory from which an accelerator copies by itself."""
+        return Examples(self.inputs.pin_memory(), self.targets.pin_memory())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return self.inputs.nbytes + self.targets.nbytes

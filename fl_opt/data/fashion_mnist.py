@@ -16,6 +16,9 @@ from fl_opt.errors import DataError
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 HUB_ID = "zalando-datasets/fashion_mnist"
 _NUM_CLASSES = 10
+_PARTS = ("train", "t10k")
+_IMAGES = "{}-images-idx3-ubyte"
+_LABELS = "{}-labels-idx1-ubyte"
 
 
 def fashion_mnist(folder: str) -> Source:
@@ -32,8 +35,8 @@ def fashion_mnist(folder: str) -> Source:
     DataError
         If the files are not there or not right; the message says how to get them.
     """
-    if folder or DEBIAN_FOLDER.is_dir():
-        return _from_idx(Path(folder) if folder else DEBIAN_FOLDER)
+    if (found := _folder(folder)) is not None:
+        return _from_idx(found)
     try:
         return hub(HUB_ID)
     except DataError as error:
@@ -44,8 +47,27 @@ def fashion_mnist(folder: str) -> Source:
         ) from None
 
 
+def fashion_mnist_files(folder: str) -> list[Path] | None:
+    """Return the files that :func:`fashion_mnist` reads; None if it asks the hub.
+
+    Raises
+    ------
+    DataError
+        If one is missing.
+    """
+    if (found := _folder(folder)) is None:
+        return None
+    return [_find(found, name.format(part)) for part in _PARTS for name in (_IMAGES, _LABELS)]
+
+
+def _folder(setting: str) -> Path | None:
+    if setting:
+        return Path(setting)
+    return DEBIAN_FOLDER if DEBIAN_FOLDER.is_dir() else None
+
+
 def _from_idx(folder: Path) -> Source:
-    train, test = _part(folder, "train"), _part(folder, "t10k")
+    train, test = (_part(folder, part) for part in _PARTS)
     if train[0].shape[1:] != test[0].shape[1:]:
         raise DataError(
             f"images in {folder} differ in size: {train[0].shape[1:]} to train, "
@@ -56,8 +78,8 @@ def _from_idx(folder: Path) -> Source:
 
 def _part(folder: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images of shape (n, 1, height, width) and their classes, shape (n,)."""
-    images = read_idx(_find(folder, f"{name}-images-idx3-ubyte"), 3)
-    classes = read_idx(_find(folder, f"{name}-labels-idx1-ubyte"), 1)
+    images = read_idx(_find(folder, _IMAGES.format(name)), 3)
+    classes = read_idx(_find(folder, _LABELS.format(name)), 1)
     if len(images) != len(classes):
         raise DataError(
             f"{folder} has {len(images)} {name} images but {len(classes)} {name} labels"

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fl_opt.config import DataSettings, Settings
-from fl_opt.data.digits import digits
-from fl_opt.data.examples import ClientData, Examples, TaskInfo
-from fl_opt.data.fashion_mnist import fashion_mnist
-from fl_opt.data.hub import hub
-from fl_opt.data.partition import partition
-from fl_opt.data.shakespeare import shakespeare
+from fl_opt.data.cache import ArrayCache
+from fl_opt.data.catalogue import find_dataset
+from fl_opt.data.division import Division
+from fl_opt.data.examples import TaskInfo
+from fl_opt.data.kept import Kept
+from fl_opt.data.prepared import Prepared, build_cache, prepared_division, prepared_source
 from fl_opt.data.source import Source, ready
-from fl_opt.data.synthetic import synthetic
-from fl_opt.errors import ConfigError, DataError
-from fl_opt.seeds import derive_seed
-
-_HUB_PREFIX = "hub:"
-
-DATASETS = ("digits", "fashion-mnist", "shakespeare", "synthetic")
+from fl_opt.data.streamed import AnyExamples, ClientData, StreamedExamples, in_memory
+from fl_opt.errors import DataError
 
 # Clients whose data is kept ready for the next round; making it anew takes about as long as
 # one training step.
@@ -37,47 +29,38 @@ class FederatedDataset:
     """The training examples of all clients and the central test set.
 
     The examples are stored once; a client's part is made when asked for, and kept while
-    it is among the last few used.
+    it is among the last few used and these fit into ``resident_limit_mb`` together.
 
     Parameters
     ----------
     source : Source
         All examples.
+    division : Division
+        Which of them each client holds.
     settings : DataSettings
-    num_clients : int
-    seed : int
-        The run's seed.
-
-    Raises
-    ------
-    ConfigError, DataError
-        As :func:`fl_opt.data.partition.partition`.
+        ``loading`` and ``resident_limit_mb`` are used.
 
     Attributes
     ----------
     info : TaskInfo
-    test : Examples
-        The central test set, ready for evaluation.
     num_clients : int
     """
 
-    def __init__(
-        self, source: Source, settings: DataSettings, num_clients: int, seed: int
-    ) -> None:
+    def __init__(self, source: Source, division: Division, settings: DataSettings) -> None:
         self.info: TaskInfo = source.info
-        self.test: Examples = ready(source.test)
-        self.num_clients = num_clients
-        self._train = source.train
-        order = np.random.default_rng(derive_seed(seed, "examples"))
-        rows = order.permutation(len(source.train))[: settings.max_examples or None]
-        parts = partition(
-            source, rows, settings.partition, num_clients, derive_seed(seed, "partition")
-        )
-        self._parts = [
-            _split(part, settings.validation_fraction, derive_seed(seed, "validation", client))
-            for client, part in enumerate(parts)
-        ]
-        self._kept = lru_cache(_KEPT_CLIENTS)(self._make)
+        self.num_clients = len(division.ends)
+        self._source = source
+        self._division = division
+        self._loading = settings.loading
+        self._limit = settings.resident_limit_mb * 1_000_000
+        self._kept: Kept[ClientData] = Kept(_KEPT_CLIENTS, self._limit)
+
+    @cached_property
+    def test(self) -> AnyExamples:
+        """The central test set, ready for evaluation; clients never ask for it."""
+        rows = torch.arange(len(self._source.test))
+        streamed = StreamedExamples(self._source.test, rows)
+        return ready(self._source.test) if self._fits(streamed) else streamed
 
     def client(self, partition_id: int) -> ClientData:
         """Return one client's part, ready for training.
@@ -97,20 +80,32 @@ class FederatedDataset:
                 f"there is no partition {partition_id}: {self.num_clients} clients are "
                 f"numbered from 0 to {self.num_clients - 1}"
             )
-        return self._kept(partition_id)
+        return self._kept.get(partition_id, lambda: self._make(partition_id))
 
-    def _make(self, partition_id: int) -> ClientData:
-        train, validation = self._parts[partition_id]
-        return ClientData(
-            ready(self._train.subset(torch.from_numpy(train))),
-            ready(self._train.subset(torch.from_numpy(validation))),
+    def _make(self, partition_id: int) -> tuple[ClientData, int]:
+        """Return a client's part and the bytes of memory it takes."""
+        train, validation = (
+            StreamedExamples(self._source.train, torch.from_numpy(rows))
+            for rows in self._division.client(partition_id)
         )
+        if not self._fits(train, validation):
+            return ClientData(train, validation), 0
+        size = train.nbytes + validation.nbytes
+        return ClientData(in_memory(train), in_memory(validation)), size
+
+    def _fits(self, *parts: StreamedExamples) -> bool:
+        """Say whether examples are to be in memory all at once."""
+        if self._loading != "auto":
+            return self._loading == "resident"
+        return sum(part.nbytes for part in parts) <= self._limit
 
 
 def load_dataset(settings: Settings, num_clients: int) -> FederatedDataset:
     """Load the dataset of a run and divide it among clients.
 
-    The result is kept: clients that share a process share one dataset.
+    The result is kept: clients that share a process share one dataset. What it took to make
+    it is on disk for the next process (``data.cache-folder``), which maps it into memory. That
+    of the hub's datasets is not: ``datasets`` has a cache of its own, and a hub may change.
 
     Parameters
     ----------
@@ -134,33 +129,12 @@ def load_dataset(settings: Settings, num_clients: int) -> FederatedDataset:
 def _federated(
     name: str, settings: DataSettings, num_clients: int, seed: int
 ) -> FederatedDataset:
-    return FederatedDataset(_source(name, settings.folder, seed), settings, num_clients, seed)
+    cache = build_cache(settings)
+    prepared = _prepared(name, settings.folder, seed, cache)
+    division = prepared_division(prepared, cache, settings, num_clients, seed)
+    return FederatedDataset(prepared.source, division, settings)
 
 
 @lru_cache(maxsize=2)
-def _source(name: str, folder: str, seed: int) -> Source:
-    match name:
-        case "digits":
-            return digits()
-        case "fashion-mnist":
-            return fashion_mnist(folder)
-        case "shakespeare":
-            return shakespeare()
-        case "synthetic":
-            return synthetic(seed)
-    if name.startswith(_HUB_PREFIX):
-        return hub(name.removeprefix(_HUB_PREFIX))
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(
-        f"unknown dataset {name!r}: use {', '.join(DATASETS)} or hub:<dataset-id>{hint}"
-    )
-
-
-def _split(
-    rows: NDArray[np.int64], validation_fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split a client's rows; at least one is for training."""
-    held = min(round(len(rows) * validation_fraction), len(rows) - 1)
-    shuffled = np.random.default_rng(seed).permutation(rows)
-    return shuffled[held:], shuffled[:held]
+def _prepared(name: str, folder: str, seed: int, cache: ArrayCache) -> Prepared:
+    return prepared_source(find_dataset(name, folder, seed), cache)

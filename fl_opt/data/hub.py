@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,15 @@ def hub(dataset_id: str) -> Source:
     kind: TaskKind = "image" if train_x.dtype == np.uint8 else "tabular"
     info = TaskInfo(kind, train_x.shape[1:], num_classes)
     return classified(info, (train_x, train_y), (test_x, test_y))
+
+
+def hub_files(dataset_id: str) -> list[Path] | None:
+    """Return the files of a local folder; None for what lies on the hub.
+
+    To ask the hub for the revision takes as long as to load the copy that ``datasets`` keeps.
+    """
+    folder = Path(dataset_id)
+    return sorted(filter(Path.is_file, folder.rglob("*"))) if folder.is_dir() else None
 
 
 def _load(dataset_id: str) -> datasets.DatasetDict:

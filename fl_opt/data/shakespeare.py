@@ -43,7 +43,7 @@ def shakespeare() -> Source:
     """
     roles = [
         windows
-        for play in sorted(_folder().rglob("*.md"))
+        for play in play_files()
         for windows in map(_windows, _roles(play.read_text(encoding="utf-8")).values())
         if len(windows) >= MIN_WINDOWS
     ]
@@ -56,6 +56,11 @@ def shakespeare() -> Source:
         _examples(test),
         owners=np.repeat(np.arange(len(train)), [len(windows) for windows in train]),
     )
+
+
+def play_files() -> list[Path]:
+    """Return the files that :func:`shakespeare` reads; errors as there."""
+    return sorted(_folder().rglob("*.md"))
 
 
 def _folder() -> Path:

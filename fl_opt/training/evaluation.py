@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fl_opt.data import Examples
+from fl_opt.data import AnyExamples
 from fl_opt.training.loss import prediction_loss
 
 _BATCH = 512
@@ -31,13 +31,13 @@ class EvaluationResult:
     num_examples: int
 
 
-def evaluate(model: nn.Module, examples: Examples) -> EvaluationResult:
+def evaluate(model: nn.Module, examples: AnyExamples) -> EvaluationResult:
     """Evaluate a model on the device it is on; its training mode is left as it was.
 
     Parameters
     ----------
     model : torch.nn.Module
-    examples : Examples
+    examples : Examples or StreamedExamples
         May be empty.
     """
     if not len(examples):
@@ -45,15 +45,16 @@ def evaluate(model: nn.Module, examples: Examples) -> EvaluationResult:
     device = next(model.parameters()).device
     loss = torch.zeros((), device=device)
     right = torch.zeros((), dtype=torch.int64, device=device)
+    num_predictions = 0
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
-            inputs = examples.inputs[start : start + _BATCH].to(device)
-            targets = examples.targets[start : start + _BATCH].to(device)
-            logits = model(inputs)
-            loss += prediction_loss(logits, targets) * len(targets)
-            right += (logits.argmax(dim=-1) == targets).sum()
+            batch = examples.batch(start, start + _BATCH).to(device)
+            logits = model(batch.inputs)
+            loss += prediction_loss(logits, batch.targets) * len(batch)
+            right += (logits.argmax(dim=-1) == batch.targets).sum()
+            num_predictions += batch.targets.numel()
     model.train(was_training)
     count = len(examples)
-    return EvaluationResult(float(loss) / count, int(right) / examples.targets.numel(), count)
+    return EvaluationResult(float(loss) / count, int(right) / num_predictions, count)

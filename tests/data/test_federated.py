@@ -2,14 +2,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from fl_opt.config import ConfigValue, DataSettings, load_settings
-from fl_opt.data import FederatedDataset, load_dataset
+from fl_opt.data import (
+    FederatedDataset,
+    StreamedExamples,
+    catalogue,
+    division,
+    in_memory,
+    load_dataset,
+)
 from fl_opt.data import federated as module
+from fl_opt.data.division import divide
 from fl_opt.data.examples import Examples, TaskInfo
 from fl_opt.data.partition import partition
 from fl_opt.data.source import Source
@@ -25,13 +34,18 @@ def load(num_clients: int, **config: ConfigValue) -> FederatedDataset:
     return load_dataset(load_settings(keys), num_clients)
 
 
+def of_source(source: Source, **settings: Any) -> FederatedDataset:
+    chosen = DataSettings(partition="iid", validation_fraction=0.0, **settings)
+    return FederatedDataset(source, divide(source, chosen, 1, seed=1), chosen)
+
+
 @pytest.fixture
 def fresh() -> Iterator[None]:
     module._federated.cache_clear()
-    module._source.cache_clear()
+    module._prepared.cache_clear()
     yield
     module._federated.cache_clear()
-    module._source.cache_clear()
+    module._prepared.cache_clear()
 
 
 def test_reference_workload_is_ten_clients_of_two_hundred() -> None:
@@ -48,8 +62,8 @@ def test_train_and_validation_are_disjoint_and_complete() -> None:
         data = dataset.client(i)
         share = len(data.validation) / (len(data.train) + len(data.validation))
         assert share == pytest.approx(0.25, abs=0.02)
-        rows += [tuple(row) for row in data.train.inputs.tolist()]
-        rows += [tuple(row) for row in data.validation.inputs.tolist()]
+        rows += [tuple(row) for row in in_memory(data.train).inputs.tolist()]
+        rows += [tuple(row) for row in in_memory(data.validation).inputs.tolist()]
     assert len(rows) == 2000
     assert len(set(rows)) == 2000
 
@@ -94,7 +108,7 @@ def test_hub_prefix_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(dataset_id)
         raise DataError("not here")
 
-    monkeypatch.setattr(module, "hub", fake_hub)
+    monkeypatch.setattr(catalogue, "hub", fake_hub)
     with pytest.raises(DataError, match="not here"):
         load(10, dataset="hub:some/data")
     assert asked == ["some/data"]
@@ -106,13 +120,13 @@ def test_loaded_and_partitioned_once_however_many_clients_ask(
 ) -> None:
     load_source = Mock(wraps=synthetic)
     divide = Mock(wraps=partition)
-    monkeypatch.setattr(module, "synthetic", load_source)
-    monkeypatch.setattr(module, "partition", divide)
+    monkeypatch.setattr(catalogue, "synthetic", load_source)
+    monkeypatch.setattr(division, "partition", divide)
     with ThreadPoolExecutor(8) as pool:
-        loaded = set(pool.map(lambda _: load(10), range(32)))
+        loaded = set(pool.map(lambda _: load(10, data__cache_limit_mb=0), range(32)))
     assert len(loaded) == 1
     assert (load_source.call_count, divide.call_count) == (1, 1)
-    load(5)  # another division of the same examples
+    load(5, data__cache_limit_mb=0)  # another division of the same examples
     assert (load_source.call_count, divide.call_count) == (1, 2)
 
 
@@ -121,9 +135,9 @@ def test_what_a_client_holds_does_not_depend_on_what_else_was_asked_for() -> Non
     for i in range(10):
         load(10).client(i)
     again = load(10, num_server_rounds=3).client(7)
-    assert torch.equal(first.train.inputs, again.train.inputs)
+    assert torch.equal(in_memory(first.train).inputs, in_memory(again.train).inputs)
     other = load(10, seed=7).client(7)
-    assert not torch.equal(first.train.inputs, other.train.inputs)
+    assert not torch.equal(in_memory(first.train).inputs, in_memory(other.train).inputs)
 
 
 def test_recent_clients_are_kept_and_old_ones_are_not() -> None:
@@ -138,20 +152,56 @@ def test_recent_clients_are_kept_and_old_ones_are_not() -> None:
 def test_stored_bytes_become_model_inputs() -> None:
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
     examples = Examples(pixels, torch.tensor([0, 1, 2]))
-    source = Source(TaskInfo("image", (1, 1, 1), 3), examples, examples)
-    dataset = FederatedDataset(
-        source, DataSettings(partition="iid", validation_fraction=0.0), 1, seed=1
-    )
-    torch.testing.assert_close(dataset.test.inputs.flatten(), torch.tensor([0.0, 0.2, 1.0]))
-    train = dataset.client(0).train
-    torch.testing.assert_close(
-        train.inputs.flatten(), torch.tensor([0.0, 0.2, 1.0])[train.targets]
-    )
+    dataset = of_source(Source(TaskInfo("image", (1, 1, 1), 3), examples, examples))
+    expected = torch.tensor([0.0, 0.2, 1.0])
+    torch.testing.assert_close(in_memory(dataset.test).inputs.flatten(), expected)
+    train = in_memory(dataset.client(0).train)
+    torch.testing.assert_close(train.inputs.flatten(), expected[train.targets])
 
     codes = torch.tensor([[3, 4]], dtype=torch.uint8)
     text = Examples(codes, codes + 1)
-    source = Source(TaskInfo("text", (2,), 9), text, text)
-    test = FederatedDataset(source, DataSettings(partition="iid"), 1, seed=1).test
+    test = in_memory(of_source(Source(TaskInfo("text", (2,), 9), text, text)).test)
     assert test.inputs.tolist() == [[3, 4]]
     assert test.targets.tolist() == [[4, 5]]
     assert test.inputs.dtype == test.targets.dtype == torch.int64
+
+
+def megabyte_of_pixels() -> Source:
+    """250 images of 1,000 pixels: 1.002 MB when they are ready, with their classes."""
+    pixels = torch.arange(250_000).remainder(251).to(torch.uint8).reshape(250, 1, 1, 1000)
+    train = Examples(pixels, torch.arange(250) % 3)
+    return Source(TaskInfo("image", (1, 1, 1000), 3), train, train)
+
+
+@pytest.mark.parametrize(
+    ("loading", "limit_mb", "streamed"),
+    [
+        ("auto", 2, False),
+        ("auto", 1, True),
+        ("resident", 1, False),
+        ("stream", 2, True),
+    ],
+)
+def test_what_does_not_fit_is_streamed(loading: str, limit_mb: int, streamed: bool) -> None:
+    dataset = of_source(megabyte_of_pixels(), loading=loading, resident_limit_mb=limit_mb)
+    parts = [dataset.client(0).train, dataset.client(0).validation, dataset.test]
+    assert [isinstance(part, StreamedExamples) for part in parts] == [streamed] * 3
+    assert [part.nbytes for part in parts] == [1_002_000, 0, 1_002_000]
+
+
+def test_streamed_examples_are_those_in_memory() -> None:
+    kinds = [
+        of_source(megabyte_of_pixels(), loading=loading) for loading in ("resident", "stream")
+    ]
+    resident, streamed = (kind.client(0).train for kind in kinds)
+    indices = torch.tensor([249, 0, 7])
+    for one, other in (
+        (in_memory(resident), in_memory(streamed)),
+        (resident.batch(100, 300), streamed.batch(100, 300)),
+        (resident.subset(indices), streamed.subset(indices)),
+        (in_memory(kinds[0].test), in_memory(kinds[1].test)),
+    ):
+        assert one.inputs.dtype == other.inputs.dtype == torch.float32
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+    assert len(resident.batch(100, 300)) == 150
