@@ -10,7 +10,6 @@ the options. From Python::
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
@@ -19,6 +18,7 @@ import typer
 
 from fl_opt.config import ConfigValue, FaultSettings, Settings, load_settings
 from fl_opt.errors import ConfigError, FlOptError
+from fl_opt.run_config import parse_run_config
 
 if TYPE_CHECKING:
     from fl_opt.reporting import RunSummary
@@ -28,6 +28,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 # Torch's threads sleep while they wait instead of spinning, which on a busy machine takes the
 # cores away from those that work. Read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__all__ = ["cli", "parse_run_config", "run"]
 
 PROJECT = Path(__file__).resolve().parent
 CLIENT_APP = "fl_opt.client.app:app"
@@ -82,36 +84,6 @@ def run(
     settings = load_settings(config)
     _check(settings, engine)
     return _execute(settings, config, engine, quiet)
-
-
-def parse_run_config(arguments: list[str]) -> dict[str, ConfigValue]:
-    """Read ``--run-config`` as ``flwr run`` does: pairs, or the path of one TOML file.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is neither, or only in part.
-    """
-    import click
-    from flwr.common.config import parse_config_args
-
-    for text in arguments:
-        try:
-            pairs = parse_config_args([text])
-            complete = text.endswith(".toml") or len(pairs) == len(shlex.split(text))
-        except FileNotFoundError:
-            raise ConfigError(f"run config file {text!r} does not exist") from None
-        except (click.ClickException, ValueError):
-            complete = False
-        if not complete:
-            raise ConfigError(
-                f"run config {text!r} is neither a TOML file nor pairs such as "
-                "\"dataset='digits' seed=7\" (text needs quotes)"
-            )
-    try:
-        return dict(parse_config_args(arguments))
-    except ValueError as error:
-        raise ConfigError(f"run config: {error}") from None
 
 
 def _default_config() -> dict[str, ConfigValue]:

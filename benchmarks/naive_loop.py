@@ -3,7 +3,7 @@
 Every client gets a deep copy of the model and a ``DataLoader`` over a Python dataset, trains
 under bfloat16 autocast and sends its *weights*, of which each array keeps the largest fifth as
 pairs of a 32-bit index and a 32-bit value. The server averages what it receives, zeros where
-nothing was sent. Nothing here uses fl_opt but for data and model, which both sides share.
+nothing was sent. Nothing here uses fl_opt but for data, model and loss, which both sides share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from fl_opt.data import Examples
+from fl_opt.training import prediction_loss
 
 KEPT = 0.2
 LEARNING_RATE = 0.01
@@ -90,7 +91,7 @@ def run_naive(
     for _ in range(num_rounds):
         received = []
         for dataset in datasets:
-            weights = _train_client(copy.deepcopy(model), dataset, loader_workers)
+            weights = train_client(copy.deepcopy(model), dataset, loader_workers)
             if compress:
                 pairs = {name: _keep_largest(array) for name, array in weights.items()}
                 bytes_up += sum(i.nbytes + v.nbytes for i, v in pairs.values())
@@ -103,9 +104,10 @@ def run_naive(
     return NaiveResult(accuracy, bytes_up)
 
 
-def _train_client(
+def train_client(
     model: nn.Module, dataset: ListDataset, workers: int
 ) -> dict[str, torch.Tensor]:
+    """Train a model in place, and return a copy of its weights."""
     loader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=workers)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     model.train()
@@ -113,7 +115,7 @@ def _train_client(
         for inputs, targets in loader:
             optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = nn.functional.cross_entropy(model(inputs), targets)
+                loss = prediction_loss(model(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()

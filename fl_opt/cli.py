@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from itertools import groupby
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fl_opt.codecs.inspect import Section, inspect_payload
-from fl_opt.errors import FlOptError
+from fl_opt.errors import ConfigError, FlOptError
 
 if TYPE_CHECKING:
+    from fl_opt.training.batch_profile import BatchProfile
     from strategies.catalogue import Choice
 
 app = typer.Typer(
@@ -58,6 +60,46 @@ def strategies(
         _print_choices(choices)
 
 
+@app.command()
+def profile(
+    *,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Sizes to try, separated by commas.")
+    ] = "16,32,64,128,256,512",
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run-config",
+            "-c",
+            help="Settings as for `flwr run`: \"dataset='digits' model='mlp'\", or a TOML "
+            "file; may be repeated.",
+        ),
+    ] = None,
+    client: Annotated[int, typer.Option(help="Whose examples to train on.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a picture: a .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Train with batches of several sizes: speed, memory and what a larger batch is worth."""
+    from rich.console import Console
+
+    from fl_opt.reporting.batch_profile import plot_profile, profile_dict, profile_table
+    from fl_opt.reporting.strict_json import to_json
+
+    try:
+        found = _profile(_sizes(batch_sizes), run_config or [], client)
+        if plot is not None:
+            plot_profile(found, plot)
+    except FlOptError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(to_json(profile_dict(found)))
+    else:
+        Console().print(profile_table(found))
+
+
 @app.command(
     context_settings={
         "allow_extra_args": True,
@@ -79,6 +121,39 @@ def supernode(
     except FlOptError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(
+            f"--batch-sizes {text!r}: whole numbers from 1, separated by commas, such as 16,32"
+        )
+    return sizes
+
+
+def _profile(sizes: list[int], run_config: list[str], client: int) -> BatchProfile:
+    """Build what a client of a run has, and profile it with the threads that a client has."""
+    import torch
+
+    from fl_opt.config import load_settings
+    from fl_opt.data import load_dataset
+    from fl_opt.models import build_model
+    from fl_opt.run_config import parse_run_config
+    from fl_opt.training import find_device
+    from fl_opt.training.batch_profile import profile_batch_sizes
+
+    settings = load_settings(parse_run_config(run_config))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    dataset = load_dataset(settings, settings.simulation.num_supernodes)
+    examples = dataset.client(client).train
+    model = build_model(settings.model, dataset.info, settings.seed)
+    model = model.to(find_device(settings.train.device))
+    return profile_batch_sizes(model, examples, settings.train, sizes, seed=settings.seed)
 
 
 def _print(sections: list[Section], total: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from fl_opt.cli import app
@@ -42,6 +44,37 @@ def test_strategies_prints_json() -> None:
             {"name": "gamma", "type": "float", "default": 0.5},
         ],
     }
+
+
+def test_profile_of_batch_sizes(tmp_path: Path) -> None:
+    picture = tmp_path / "profile.svg"
+    settings = "dataset='synthetic' train.local-epochs=1 simulation.num-supernodes=4"
+    arguments = ["profile", "--batch-sizes", "32,8", "-c", settings, "--client", "3"]
+    result = CliRunner().invoke(app, [*arguments, "--json", "--plot", str(picture)])
+    assert result.exit_code == 0
+    profile = json.loads(result.stdout)
+    assert [row["batch-size"] for row in profile["rows"]] == [8, 32]
+    assert all(row["samples-per-second"] > 0 for row in profile["rows"])
+    assert "<svg" in picture.read_text()
+    table = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"}).output
+    assert f"Local training on {profile['num-examples']} examples" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-sizes", "16,x"], "error: --batch-sizes '16,x': whole numbers from 1"),
+        (["--batch-sizes", "0"], "error: --batch-sizes '0': whole numbers from 1"),
+        (["-c", "trian.momentum=1"], "error: unknown setting 'trian.momentum'; did you mean"),
+        (["-c", "dataset"], "error: run config 'dataset' is neither a TOML file nor pairs"),
+        (["-c", "dataset='synthetic'", "--client", "10"], "error: there is no partition 10"),
+    ],
+)
+def test_profile_says_what_is_wrong_in_one_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["profile", *arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_command_itself_is_light() -> None:

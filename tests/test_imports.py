@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("fl_opt.errors",),
     ("fl_opt.params", "fl_opt.config", "fl_opt.wire", "fl_opt.seeds", "fl_opt.checkpoint"),
-    ("fl_opt.cache",),
+    ("fl_opt.cache", "fl_opt.run_config"),
     ("fl_opt.codecs",),
     ("fl_opt.exchange",),
     ("fl_opt.data", "fl_opt.profiling", "fl_opt.simulation"),

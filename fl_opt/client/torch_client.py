@@ -12,10 +12,12 @@ from flwr.client import NumPyClient
 from numpy.typing import NDArray
 from torch import nn
 
+from fl_opt.cache import cache_folder
 from fl_opt.config import Settings
 from fl_opt.data import ClientData, TaskInfo, load_dataset
 from fl_opt.errors import ModelError
 from fl_opt.models import build_model
+from fl_opt.models.width import is_narrower, narrowed, shapes_of
 from fl_opt.seeds import derive_seed
 from fl_opt.training import (
     evaluate,
@@ -24,6 +26,8 @@ from fl_opt.training import (
     set_arrays,
     train,
 )
+from fl_opt.training.plan import find_plan
+from fl_opt.training.pruning import pruned_mask
 
 Scalar = bool | bytes | float | int | str
 
@@ -66,10 +70,11 @@ class TorchClient(NumPyClient):
         Parameters
         ----------
         parameters : list of ndarray
-            The global model, in the order of :meth:`get_parameters`.
+            The global model, in the order of :meth:`get_parameters`, or a narrower one.
         config : dict
             ``server-round``: the round, from 1. ``local-steps`` and ``proximal-mu``, if they
-            are there, take the place of the settings' own.
+            are there, take the place of the settings' own. With ``pruned`` weights that are
+            zero stay zero.
 
         Returns
         -------
@@ -86,18 +91,29 @@ class TorchClient(NumPyClient):
         ModelError
             If the parameters are not those of the model.
         """
-        self._load(parameters)
+        model = self._load(parameters)
+        mask = pruned_mask(model) if config.get("pruned") else None
         server_round = int(config["server-round"])
         seed = derive_seed(self._settings.seed, "train", self._partition_id, server_round)
         asked = {key: config[name] for name, key in _ASKED.items() if name in config}
         settings = self._settings.train.model_copy(update=asked)
-        result = train(self._model, self._data.train, settings, seed=seed)
+        examples, loading = self._data.train, self._settings.data
+        folder = cache_folder(loading.cache_folder)
+        result = train(
+            model,
+            examples,
+            settings,
+            seed=seed,
+            mask=mask,
+            plan=find_plan(model, examples, settings, folder=folder),
+            loader_workers=loading.loader_workers,
+        )
         metrics: dict[str, Scalar] = {
             "num-samples": float(result.num_samples),
             "num-steps": float(result.num_steps),
             "train-loss": result.loss,
         }
-        return self.get_parameters(config), result.num_examples, metrics
+        return list(get_arrays(model).values()), result.num_examples, metrics
 
     def evaluate(
         self,
@@ -120,15 +136,21 @@ class TorchClient(NumPyClient):
         ModelError
             If the parameters are not those of the model.
         """
-        self._load(parameters)
-        result = evaluate(self._model, self._data.validation)
+        model = self._load(parameters)
+        result = evaluate(model, self._data.validation)
         return result.loss, result.num_examples, {"accuracy": result.accuracy}
 
-    def _load(self, parameters: list[NDArray[Any]]) -> None:
-        names = list(self._model.state_dict())
-        if len(parameters) != len(names):
-            raise ModelError(f"received {len(parameters)} arrays, the model has {len(names)}")
-        set_arrays(self._model, dict(zip(names, parameters, strict=True)))
+    def _load(self, parameters: list[NDArray[Any]]) -> nn.Module:
+        """Return the model with these parameters: a narrower one, if they are of one."""
+        model, shapes = self._model, tuple(array.shape for array in parameters)
+        if len(shapes) != len(model.state_dict()):
+            raise ModelError(
+                f"received {len(shapes)} arrays, the model has {len(model.state_dict())}"
+            )
+        if is_narrower(shapes, shapes_of(model)):
+            model = narrowed(model, shapes)
+        set_arrays(model, dict(zip(model.state_dict(), parameters, strict=True)))
+        return model
 
 
 def build_torch_client(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,11 +11,15 @@ import torch
 from torch import nn
 
 from fl_opt.config import TrainSettings
-from fl_opt.data import Examples
-from fl_opt.training.flat import clip_norm, flatten_parameters
-from fl_opt.training.loss import prediction_loss
-from fl_opt.training.optimizer import build_optimizer
+from fl_opt.data import AnyExamples
+from fl_opt.training.checkpointing import checkpointed
+from fl_opt.training.dense import as_dense_network
+from fl_opt.training.flat import clip_norm
+from fl_opt.training.gradient import Autograd, GradientFn
+from fl_opt.training.loader import batches
 from fl_opt.training.plan import Plan, fixed_plan
+from fl_opt.training.precision import build_scaler
+from fl_opt.training.workspace import workspace_of
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,14 @@ class TrainResult:
 
 def train(
     model: nn.Module,
-    examples: Examples,
+    examples: AnyExamples,
     settings: TrainSettings,
     *,
     seed: int,
     reference: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
     plan: Plan | None = None,
+    loader_workers: int = 0,
 ) -> TrainResult:
     """Train a model in place.
 
@@ -60,7 +65,7 @@ def train(
     ----------
     model : torch.nn.Module
         Trained on the device it is on.
-    examples : Examples
+    examples : Examples or StreamedExamples
         At least one.
     settings : TrainSettings
         With ``local_steps`` above 0 that many steps, else ``local_epochs`` epochs. The last
@@ -75,6 +80,8 @@ def train(
         1 where a parameter is trained and 0 where it stays as it is, in the same order.
     plan : Plan, optional
         What the settings leave open; needed where something in them is ``auto``.
+    loader_workers : int, default 0
+        Processes that read streamed examples ahead.
 
     Returns
     -------
@@ -89,33 +96,47 @@ def train(
     -----
     The proximal term of FedProx (Li et al. 2020) adds ``mu / 2 * ||w - reference||^2`` to the
     loss. Its gradient, ``mu * (w - reference)``, is added to the loss's before clipping.
+
+    The gradient of a batch that is computed in parts is the sum of theirs, each weighted by
+    its share of the examples: the same as at once, but for layers that look at a whole batch,
+    such as batch normalisation.
     """
     start = time.perf_counter()
     plan = plan or fixed_plan(settings)
-    weights, gradient = flatten_parameters(model)
+    workspace = workspace_of(model, settings)
+    weights, gradient, optimizer = workspace.weights, workspace.gradient, workspace.optimizer
+    device = weights.device
     if reference is None and settings.proximal_mu:
         reference = weights.detach().clone()
-    device = weights.device
-    examples = examples.to(device)
-    optimizer = build_optimizer([weights], settings)
+    scaler = build_scaler(device, plan.precision)
     total_loss = torch.zeros((), device=device)
     num_samples = num_steps = 0
 
     model.train()
-    with _seeded(seed, device):
-        for inputs, targets in _batches(examples, settings, plan.batch_size, seed):
-            loss = prediction_loss(model(inputs), targets)
+    with _seeded(seed, device), checkpointed(model, plan.checkpoint_modules):
+        add_gradient = _gradient_fn(model, settings, plan, scaler)
+        for inputs, targets in batches(
+            examples,
+            batch_size=plan.batch_size,
+            num_steps=_count_steps(settings, len(examples), plan.batch_size),
+            seed=seed,
+            device=device,
+            workers=loader_workers,
+        ):
             gradient.zero_()
-            loss.backward()  # type: ignore[no-untyped-call]
+            for part in _parts(inputs, targets, plan.micro_batch_size):
+                share = len(part[1]) / len(targets)
+                # Summed on the device: to read the value here would be to wait at every step.
+                total_loss += add_gradient(*part, share) * len(part[1])
+            scaler.unscale_(optimizer)
             if reference is not None and settings.proximal_mu:
                 gradient.add_(weights.detach() - reference, alpha=settings.proximal_mu)
             if mask is not None:
                 gradient.mul_(mask)
             if settings.clip_norm:
                 clip_norm(gradient, settings.clip_norm)
-            optimizer.step()
-            # Summed on the device: to read the value here would be to wait at every step.
-            total_loss += loss.detach() * len(targets)
+            scaler.step(optimizer)
+            scaler.update()
             num_samples += len(targets)
             num_steps += 1
 
@@ -124,21 +145,35 @@ def train(
     return TrainResult(mean_loss, len(examples), num_samples, num_steps, seconds)
 
 
-def _batches(
-    examples: Examples, settings: TrainSettings, size: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield shuffled batches: one gather an epoch, of which batches are views."""
-    generator = torch.Generator().manual_seed(seed)
-    count = len(examples)
-    steps = settings.local_steps or settings.local_epochs * -(-count // size)
-    while steps:
-        order = torch.randperm(count, generator=generator).to(examples.inputs.device)
-        shuffled = examples.subset(order)
-        for start in range(0, count, size):
-            yield shuffled.inputs[start : start + size], shuffled.targets[start : start + size]
-            steps -= 1
-            if not steps:
-                return
+def _count_steps(settings: TrainSettings, count: int, batch_size: int) -> int:
+    return settings.local_steps or settings.local_epochs * -(-count // batch_size)
+
+
+def _parts(
+    inputs: torch.Tensor, targets: torch.Tensor, size: int
+) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Cut a batch into the parts that are computed at once."""
+    if len(targets) <= size:
+        return [(inputs, targets)]
+    return zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+
+
+def _gradient_fn(
+    model: nn.Module, settings: TrainSettings, plan: Plan, scaler: torch.amp.GradScaler
+) -> GradientFn:
+    """Return the fastest way to this model's gradient."""
+    if plan.precision == "fp32" and not plan.checkpoint_modules:
+        dense = as_dense_network(model)
+        if dense is not None:
+            return dense
+    if settings.compile and model._compiled_call_impl is None:
+        model.compile()
+    return Autograd(
+        model,
+        precision=plan.precision,
+        scaler=scaler,
+        channels_last=settings.channels_last,
+    )
 
 
 @contextmanager

@@ -114,3 +114,29 @@ def test_torch_threads_are_left_alone(client: TorchClient, start: list[NDArray[A
     threads = torch.get_num_threads()
     client.fit(start, {"server-round": 1})
     assert torch.get_num_threads() == threads
+
+
+def test_fit_trains_a_narrower_model_of_the_shapes_it_gets(
+    client: TorchClient, start: list[NDArray[Any]]
+) -> None:
+    narrow = [start[0][:40], start[1][:40], start[2][:40, :40], start[3][:40]]
+    narrow += [start[4][:, :40], start[5]]
+    trained, num_examples, _ = client.fit([a.copy() for a in narrow], {"server-round": 1})
+    assert [a.shape for a in trained] == [a.shape for a in narrow]
+    assert not any(np.array_equal(a, b) for a, b in zip(trained, narrow, strict=True))
+    assert num_examples == 180
+    whole, _, _ = client.fit(start, {"server-round": 1})  # the whole one is as it was
+    assert [a.shape for a in whole] == [a.shape for a in start]
+    again, _, _ = client.fit(narrow, {"server-round": 1})
+    assert all(np.array_equal(a, b) for a, b in zip(trained, again, strict=True))
+
+
+def test_fit_leaves_pruned_weights_at_zero_if_it_is_told(
+    client: TorchClient, start: list[NDArray[Any]]
+) -> None:
+    start = [a * (np.abs(a) > 0.1) if a.ndim > 1 else a for a in start]
+    pruned = [(a == 0) & (a.ndim > 1) for a in start]
+    kept, _, _ = client.fit(start, {"server-round": 1, "pruned": True})
+    assert not any(a[zero].any() for a, zero in zip(kept, pruned, strict=True))
+    free, _, _ = client.fit(start, {"server-round": 1})
+    assert any(a[zero].any() for a, zero in zip(free, pruned, strict=True))

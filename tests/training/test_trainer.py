@@ -10,7 +10,9 @@ from torch import nn
 
 from fl_opt.config import TrainSettings
 from fl_opt.data import Examples
+from fl_opt.errors import ConfigError
 from fl_opt.training import evaluate, train
+from fl_opt.training.plan import Plan
 from tests.training.tasks import linear_model, separable
 
 
@@ -201,3 +203,58 @@ def test_a_prediction_at_each_position() -> None:
     result = evaluate(model, examples)
     assert result.accuracy == 1.0
     assert result.num_examples == 6
+
+
+@pytest.mark.parametrize("micro", [1, 5, 8, 19])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])  # with and without autograd
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    micro: int, activation: type[nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    start = nn.Sequential(nn.Linear(8, 16), activation(), nn.Linear(16, 3))
+    chosen = settings(local_steps=1, batch_size=20, learning_rate=1.0)
+    steps = []
+    for size in (20, micro):
+        model = copy.deepcopy(start)
+        result = train(model, separable(20), chosen, seed=1, plan=Plan(20, size))
+        assert (result.num_steps, result.num_samples) == (1, 20)
+        steps.append(weights(start) - weights(model))
+    assert (steps[0] - steps[1]).norm() <= 1e-6 * steps[0].norm()
+
+
+def test_masked_parameters_stay() -> None:
+    model, before = linear_model(), weights(linear_model())
+    mask = (torch.arange(len(before)) % 2).float()
+    train(model, separable(40), settings(clip_norm=1.0), seed=1, mask=mask)
+    moved = weights(model) != before
+    assert not moved[::2].any()
+    assert moved[1::2].all()
+
+
+def test_what_is_left_open_has_to_be_planned() -> None:
+    with pytest.raises(ConfigError, match="'auto': it has to be found first"):
+        train(linear_model(), separable(20), settings(batch_size="auto"), seed=1)
+    result = train(
+        linear_model(), separable(20), settings(batch_size="auto"), seed=1, plan=Plan(10, 10)
+    )
+    assert result.num_steps == 4
+
+
+def test_images_can_have_their_channels_last() -> None:
+    seen: list[bool] = []
+
+    class Spy(nn.Conv2d):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(inputs.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(inputs)
+
+    torch.manual_seed(0)
+    examples = Examples(torch.randn(12, 3, 4, 4), torch.randint(0, 2, (12,)))
+    start = nn.Sequential(Spy(3, 2, 4), nn.Flatten())
+    ends = []
+    for last in (False, True):
+        model = copy.deepcopy(start)
+        train(model, examples, settings(channels_last=last), seed=1)
+        ends.append(weights(model))
+    assert seen == [False] * 4 + [True] * 4
+    torch.testing.assert_close(*ends)
