@@ -126,6 +126,7 @@ class SimulationSettings(_Section):
     latency_ms: NonNegative = 20.0
     samples_per_second: Positive = 2000.0
     spread: NonNegative = 0.0
+    links: str = "steady"
 
 
 class FaultSettings(_Section):

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from fl_opt.config import SimulationSettings
+from fl_opt.simulation.links import Course, Piece, SteadyLinks, build_links, transfer_seconds
 
 BITS_PER_BYTE = 8
 MEGA = 1_000_000
@@ -92,14 +93,46 @@ class SteadyDevice:
         return self.link.latency_seconds + _transfer(num_bytes, self.link.uplink_mbps)
 
 
+@dataclass(frozen=True)
+class ChangingDevice:
+    """A device that is always there, with a link that changes.
+
+    Parameters
+    ----------
+    link : Link
+        As the settings have it.
+    course : callable
+        What becomes of it, a :data:`~fl_opt.simulation.links.Course`.
+    samples_per_second : float
+        Training speed: forward and backward pass.
+    """
+
+    link: Link
+    course: Course
+    samples_per_second: float
+
+    def download_seconds(self, num_bytes: int, start: float, /) -> float:
+        """Take as long as the link lets it, through all its changes."""
+        return transfer_seconds(num_bytes, start, self.course, "downlink_mbps")
+
+    def compute_seconds(self, num_samples: float, _start: float, /) -> float:
+        """Take samples over speed."""
+        return num_samples / self.samples_per_second
+
+    def upload_seconds(self, num_bytes: int, start: float, /) -> float:
+        """Take as long as the link lets it, through all its changes."""
+        return transfer_seconds(num_bytes, start, self.course, "uplink_mbps")
+
+
 def build_device_model(
     settings: SimulationSettings, seed: int
-) -> Callable[[int], SteadyDevice]:
+) -> Callable[[int], SteadyDevice | ChangingDevice]:
     """Build the devices that the settings describe.
 
     With ``spread`` s > 0 every client has its own speed and bandwidth: the settings' values
     times ``exp(s z)``, z standard normal: a lognormal factor of median 1, drawn once for the
-    speed and once for the link, both directions alike.
+    speed and once for the link, both directions alike. ``links`` says how that link changes
+    from there; what a trace says of a bandwidth is taken as it is, for every client.
 
     Parameters
     ----------
@@ -111,21 +144,30 @@ def build_device_model(
     -------
     callable
         A :data:`DeviceModel`.
-    """
 
-    def device(partition_id: int) -> SteadyDevice:
+    Raises
+    ------
+    ConfigError
+        If ``links`` is wrong, or names a file that is.
+    """
+    links = build_links(settings.links)
+
+    def device(partition_id: int) -> SteadyDevice | ChangingDevice:
         generator = np.random.default_rng([seed, partition_id])
         speed, bandwidth = (
             math.exp(settings.spread * z) for z in generator.standard_normal(2).tolist()
         )
-        return SteadyDevice(
-            link=Link(
-                uplink_mbps=settings.uplink_mbps * bandwidth,
-                downlink_mbps=settings.downlink_mbps * bandwidth,
-                latency_seconds=settings.latency_ms / 1000.0,
-            ),
-            samples_per_second=settings.samples_per_second * speed,
+        link = Link(
+            uplink_mbps=settings.uplink_mbps * bandwidth,
+            downlink_mbps=settings.downlink_mbps * bandwidth,
+            latency_seconds=settings.latency_ms / 1000.0,
         )
+        samples_per_second = settings.samples_per_second * speed
+        if isinstance(links, SteadyLinks):
+            return SteadyDevice(link, samples_per_second)
+        mean = Piece(link.uplink_mbps, link.downlink_mbps, link.latency_seconds)
+        course = links.course(mean, seed, partition_id)
+        return ChangingDevice(link, course, samples_per_second)
 
     return device
 
