@@ -6,7 +6,7 @@ A frame is a header of at least ten bytes and a body::
     0       3     magic "flo"
     3       1     format version: 1
     4       4     CRC-32 (little-endian) of everything after it
-    8       1     kind of the body: 1 update, 2 exact arrays
+    8       1     kind of the body: 1 update, 2 exact arrays, 3 mask
     9       1-6   length of the body (varint)
     ...           the body
 
@@ -47,6 +47,7 @@ class FrameKind(IntEnum):
 
     UPDATE = 1
     EXACT = 2
+    MASK = 3
 
 
 def write_varint(value: int) -> bytes:

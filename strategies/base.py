@@ -28,6 +28,8 @@ from strategies.messenger import Messenger
 from strategies.model import ExactArrays, GlobalModel
 from strategies.nodes import wait_for_nodes
 from strategies.pace import Pace, Rounds
+from strategies.pruning import Pruning
+from strategies.reductions import check_reductions
 from strategies.roster import Roster
 from strategies.selection import Selection, UniformSelection, build_selection
 from strategies.staleness import build_staleness
@@ -76,6 +78,10 @@ class CompressedStrategy(RoundLoop):
         rounds, of which all replies are waited for.
     balance : str
         Spec of how local work is sized; see :mod:`strategies.balance`.
+    pruning : str
+        Spec of what is taken out of the model, and when; see :mod:`strategies.pruning`.
+    submodels : str
+        Spec of who trains which part of it; see :mod:`fl_opt.exchange.submodels`.
     evaluate_every : int
         Clients evaluate every so many rounds; 0: never.
     evaluate_mode : {"message", "piggyback"}
@@ -122,6 +128,8 @@ class CompressedStrategy(RoundLoop):
         selection: str | Selection = "uniform",
         pace: Pace | None = None,
         balance: str = "none",
+        pruning: str = "none",
+        submodels: str = "none",
         evaluate_every: int = 1,
         evaluate_mode: EvaluateMode = "message",
         late_replies: LateReplies = "accept",
@@ -139,7 +147,9 @@ class CompressedStrategy(RoundLoop):
         super().__init__(
             GlobalModel(),
             Messenger(
-                build_downlink(self.downlink, seed=seed), ReplyRules(codec, feedback, seed)
+                build_downlink(self.downlink, seed=seed),
+                ReplyRules(codec, feedback, seed, submodels=submodels),
+                Pruning(pruning),
             ),
             checkpoints=checkpoints,
             checkpoint_every=checkpoint_every,
@@ -149,6 +159,12 @@ class CompressedStrategy(RoundLoop):
         if min_replies < 1:
             raise ConfigError(f"min_replies = {min_replies} is not at least 1")
         self.codec = build_codec(codec)
+        check_reductions(
+            pruning,
+            submodels,
+            codecs={"codec": codec, "downlink codec": self.downlink.codec},
+            takes_parts=self.takes_parts,
+        )
         build_feedback(feedback)  # refuses a spec that clients would refuse
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
@@ -187,6 +203,8 @@ class CompressedStrategy(RoundLoop):
 
     keeps_updates = False
     """Whether :meth:`aggregate` needs the updates one by one, beside their sum."""
+    takes_parts = True
+    """Whether it makes sense of updates that cover a part of the model only."""
 
     def scale(self, metrics: MetricRecord, staleness: int) -> float:
         """Return the factor of an update, which has its number of examples as its weight.
@@ -252,13 +270,19 @@ class CompressedStrategy(RoundLoop):
 
     def memory(self) -> Memory:
         """Return what the next round depends on, beside the model and the books."""
-        return Memory(self.optimizer_state(), self._roster.state(), self._balance.state())
+        return Memory(
+            self.optimizer_state(),
+            self._roster.state(),
+            self._balance.state(),
+            self._messenger.pruning.state(),
+        )
 
     def remember(self, memory: Memory) -> None:
         """Go on from what :meth:`memory` returned."""
         self.restore_optimizer(memory.optimizer)
         self._roster.restore(memory.roster)
         self._balance.restore(memory.balance)
+        self._messenger.pruning.restore(memory.pruning, self._model.spec.size)
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -277,6 +301,9 @@ class CompressedStrategy(RoundLoop):
             self.adopt(arrays)
             count, least = self.clients_per_round, self.min_train_nodes
             connected = self._roster.look(grid, self._needed(count, least))
+            config.pop("pruned", None)  # of a model that was replaced since
+            if self._messenger.pruning.alive is not None:
+                config["pruned"] = True
             piggyback = self.evaluate_mode == "piggyback"
             wanted = count or max(int(connected * self.fraction_train), least)
             return self.write_messages(
@@ -316,8 +343,8 @@ class CompressedStrategy(RoundLoop):
                     "the server's step leads to NaN or infinity: lower its rate, eta"
                 )
             taken.commit()
+            vector = self._messenger.advance(server_round, vector, exact)
             self._model.move(vector, exact)
-            self._messenger.downlink.advance(vector, exact)
         self._log.trained(aggregated)
         if taken.evaluations:
             self._log.evaluated(

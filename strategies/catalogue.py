@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fl_opt.codecs.grammar import parameters, type_name
+from fl_opt.exchange.submodels import SUBMODELS
 from strategies.balance import BALANCES
+from strategies.pruning_rules import PRUNINGS
 from strategies.schedule import SCHEDULES
 from strategies.selection import SELECTIONS
 from strategies.server_optimizer import SERVER_OPTIMIZERS
@@ -19,6 +21,8 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "strategy": STRATEGIES,
     "selection": SELECTIONS,
     "balance": BALANCES,
+    "pruning": PRUNINGS,
+    "submodels": SUBMODELS,
     "server-optimizer": SERVER_OPTIMIZERS,
     "server-schedule": SCHEDULES,
     "round.staleness": STALENESS,

@@ -120,7 +120,14 @@ class Collection:
         metrics, weight = open_reply(reply, self._weighted_by_key)
         self._check_like_others(metrics)
         evaluation = open_evaluation(reply, self._weighted_by_key)
-        received = decode_update(reply.content, answer, self._spec, version=account.version)
+        received = decode_update(
+            reply.content,
+            answer,
+            self._spec,
+            version=account.version,
+            alive=self._messenger.pruning.at(account.version),
+            part=self._messenger.part_of(answer.width, account.version),
+        )
         staleness = self._messenger.version - account.version
         self.total.add(received, weight, self._scale(metrics, staleness))
         if self._keep:

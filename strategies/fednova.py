@@ -41,6 +41,8 @@ class CompressedFedNova(CompressedFedAvg):
         Of :class:`~strategies.fedavg.CompressedFedAvg`.
     """
 
+    takes_parts = False  # the effective number of steps is one for all entries
+
     def __init__(
         self,
         codec: str = "topk(0.02) | ternary",

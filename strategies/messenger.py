@@ -13,13 +13,16 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from fl_opt.codecs.update import Vector
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.downlink import Delivery, Downlink, Kind
 from fl_opt.exchange.downlink.base import NOTHING, Arrays, Values
 from fl_opt.exchange.incoming import Answer
 from fl_opt.exchange.ledger import Ledger
 from fl_opt.exchange.reference import ExactArrays
 from fl_opt.exchange.rules import ReplyRules
+from fl_opt.exchange.submodels import NO_SUBMODELS, cut
 from fl_opt.params import ParamSpec
+from strategies.pruning import Pruning
 
 OwnConfig: TypeAlias = Callable[[int], Mapping[str, Any]]
 """Gives the entries of the config that are for one node only."""
@@ -38,14 +41,20 @@ class Messenger:
     downlink : Downlink
     rules : ReplyRules
         How clients are to answer.
+    pruning : Pruning, optional
+        What of the model is pruned. Default: nothing, for ever.
 
     Attributes
     ----------
     ledger : Ledger
+    pruning : Pruning
     """
 
-    def __init__(self, downlink: Downlink, rules: ReplyRules) -> None:
+    def __init__(
+        self, downlink: Downlink, rules: ReplyRules, pruning: Pruning | None = None
+    ) -> None:
         self.downlink = downlink
+        self.pruning = pruning or Pruning("none")
         self.ledger = Ledger()
         self._rules = rules
         self._spec = ParamSpec(())
@@ -64,7 +73,35 @@ class Messenger:
     def begin(self, spec: ParamSpec, vector: Vector, exact: ExactArrays) -> None:
         """Take over a model set from outside."""
         self._spec = spec
+        self.pruning.begin(spec)
+        if self._rules.submodels != NO_SUBMODELS:
+            cut(spec, self._rules.submodels, 0.5, 0)  # refuses a model that cannot be cut
         self.downlink.begin(spec, vector, exact)
+
+    def advance(self, server_round: int, vector: Vector, exact: ExactArrays) -> Vector:
+        """Take over the next model, of which some may be pruned before: return it.
+
+        The vector is changed in place.
+        """
+        self.pruning.prune(server_round, self._spec, vector, self.version + 1)
+        self.downlink.advance(vector, exact, self.pruning.alive)
+        return vector
+
+    def part_of(self, width: float, version: int) -> Coverage | None:
+        """Return the sub-model that a client of a width trains; None: the whole model.
+
+        Raises
+        ------
+        ExchangeError
+            If a client claims to have trained one, and there are to be none.
+        ConfigError
+            If there is none of that width.
+        """
+        if width == 1.0:
+            return None
+        if self._rules.submodels == NO_SUBMODELS:
+            raise ExchangeError(f"update of a sub-model of width {width}: there are none")
+        return cut(self._spec, self._rules.submodels, width, version).covers
 
     def resume(
         self,

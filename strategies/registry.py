@@ -10,6 +10,7 @@ from fl_opt.config import Settings
 from fl_opt.exchange.downlink import DownlinkOptions
 from fl_opt.profiling.rounds import RoundObserver
 from strategies.base import CompressedStrategy
+from strategies.reductions import check_length
 from strategies.specs import STRATEGIES
 
 
@@ -26,6 +27,7 @@ def build_strategy(
         If there is none of that name, or one of its settings is wrong.
     """
     spec = build_named(settings.strategy, "strategy", STRATEGIES)
+    check_length(settings.pruning, settings.num_server_rounds)
     return spec.build(
         settings,
         {
@@ -35,6 +37,8 @@ def build_strategy(
             "exact_arrays": settings.exact_patterns,
             "selection": settings.selection,
             "balance": settings.balance,
+            "pruning": settings.pruning,
+            "submodels": settings.submodels,
             "staleness": settings.round.staleness,
             "ttl": settings.round.ttl or None,
             "clients_per_evaluation": settings.evaluate.clients or None,

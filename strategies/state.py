@@ -8,7 +8,7 @@ engine that can be saved adds its blobs under ``engine.``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -42,11 +42,14 @@ class Memory:
         Vectors that the next step depends on.
     roster, balance : dict
         Plain values that the next choice of clients and the size of their work depend on.
+    pruning : dict of str to ndarray
+        What is pruned, and since when.
     """
 
     optimizer: Arrays
     roster: dict[str, Any]
     balance: dict[str, Any]
+    pruning: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def save(
         "vector": model.vector,
         **{f"exact/{name}": array for name, array in model.exact.items()},
         **{f"optimizer/{name}": array for name, array in progress.memory.optimizer.items()},
+        **{f"pruning/{name}": array for name, array in progress.memory.pruning.items()},
         **{f"downlink/{name}": array for name, array in references.items()},
     }
     large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
@@ -141,7 +145,12 @@ def load(
     model.move(arrays["vector"], below(arrays, "exact/"))
     return Progress(
         server_round=int(values["round"]),
-        memory=Memory(below(arrays, "optimizer/"), values["roster"], values["balance"]),
+        memory=Memory(
+            below(arrays, "optimizer/"),
+            values["roster"],
+            values["balance"],
+            below(arrays, "pruning/"),
+        ),
         late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
         longest=float(values["longest"]),
     )

@@ -47,6 +47,7 @@ class CompressedWrapper(CompressedStrategy):
     """
 
     keeps_updates = True
+    takes_parts = False  # it sees whole models
 
     def __init__(
         self, inner: Strategy, codec: str = "topk(0.02) | ternary", **options: Any

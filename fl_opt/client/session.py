@@ -10,23 +10,28 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from flwr.app import Context
 from numpy.typing import NDArray
 
-from fl_opt.errors import PayloadError
+from fl_opt.errors import ConfigError, PayloadError
 from fl_opt.exchange import records
 from fl_opt.exchange.client_state import ClientState
 from fl_opt.exchange.downlink.base import SEED
 from fl_opt.exchange.received import InitialFn, Received, ReferenceNeededError, receive
 from fl_opt.exchange.records import MetaValue
+from fl_opt.exchange.rules import ReplyRules
+from fl_opt.exchange.submodels import build_submodels, width_of
 from fl_opt.exchange.uplink import reply_meta, resend, settle
 from fl_opt.params import NamedArrays
 from fl_opt.profiling.memory import peak_memory_bytes
 
 TrainFn = Callable[[dict[str, NDArray[Any]]], NamedArrays]
 EvaluateFn = Callable[[dict[str, NDArray[Any]]], Mapping[str, float]]
+
+MODEL_WIDTH: Final = "model-width"
+"""Entry of a node's configuration: share of the hidden units that it can train."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def train_round(
     evaluation = None
     if evaluate is not None and received.rules.evaluate:
         evaluation = evaluate(received.arrays())
-    turn = settle(received, client, context.state)
+    width = client_width(received.rules, context)
+    turn = settle(received, client, context.state, width=width)
     begin = time.perf_counter()
     trained = train(turn.start_arrays())
     trained_at = time.perf_counter()
@@ -130,6 +136,7 @@ def evaluate_round(
             spec=received.spec,
             reference=received.reference,
             payload=client.payload if same else b"",
+            covers=client.covers if same else None,
         ).store(context.state)
     costs = {"peak-memory-bytes": float(peak_memory_bytes())}
     return Outcome(b"", {**reply_meta(received), **costs})
@@ -139,6 +146,28 @@ def client_identity(context: Context) -> int:
     """Return a number that stays with a client: its partition if it has one, else its node."""
     partition = context.node_config.get("partition-id")
     return int(partition) if partition is not None else int(context.node_id)
+
+
+def client_width(rules: ReplyRules, context: Context) -> float:
+    """Return the width of the sub-model that a client trains; 1 for the whole model.
+
+    The entry ``model-width`` of the node's configuration decides, where there is one, or else
+    the share of clients that the server wants to be weak.
+
+    Raises
+    ------
+    ConfigError
+        If the entry is not a number in (0, 1].
+    """
+    rule = build_submodels(rules.submodels)
+    if rule.width == 1.0:
+        return 1.0
+    own = context.node_config.get(MODEL_WIDTH)
+    if own is None:
+        return width_of(rule, client_identity(context), seed=rules.seed)
+    if not isinstance(own, int | float) or not 0.0 < own <= 1.0:
+        raise ConfigError(f"{MODEL_WIDTH} = {own!r} of the node is not a number in (0, 1]")
+    return float(own)
 
 
 def _receive(

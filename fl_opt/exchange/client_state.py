@@ -21,6 +21,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fl_opt.errors import FlOptError
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.exact import encode_exact, read_exact
 from fl_opt.exchange.reference import Reference
 from fl_opt.params import ParamSpec
@@ -30,6 +31,7 @@ _EXCHANGE: Final = "fl-opt.exchange"
 _REFERENCE: Final = "fl-opt.reference"
 _VECTOR: Final = "vector"
 _EXACT: Final = "exact"
+_ALIVE: Final = "alive"
 _STYPE: Final = "fl_opt.vector/1"
 
 
@@ -49,6 +51,10 @@ class ClientState:
         That update, as long as it is not known whether it was accepted.
     acknowledged : int
         Id of the last update that it knows was accepted.
+    covers : Coverage or None
+        What the payload covers of the model; None: all of it.
+    width : float
+        Width of the sub-model that was trained for it; 1 for the whole model.
     """
 
     spec: ParamSpec | None = None
@@ -56,6 +62,8 @@ class ClientState:
     update: int = 0
     payload: bytes = b""
     acknowledged: int = 0
+    covers: Coverage | None = None
+    width: float = 1.0
 
     @classmethod
     def load(cls, records: RecordDict) -> ClientState:
@@ -69,24 +77,33 @@ class ClientState:
             reference = _load_reference(records, spec)
             update, payload = known["update"], known["payload"]
             acknowledged = known["acknowledged"]
+            bits, width = known.get("covers", b""), known.get("width", 1.0)
+            covers = None
+            if bits and spec is not None and isinstance(bits, bytes):
+                covers = Coverage(spec.size, bits)
         except (FlOptError, KeyError, ValueError):
             return cls()
         if (
             not isinstance(update, int)
             or not isinstance(payload, bytes)
             or not isinstance(acknowledged, int)
+            or not isinstance(width, float)
         ):
             return cls()
-        return cls(spec, reference, update, payload, acknowledged)
+        return cls(spec, reference, update, payload, acknowledged, covers, width)
 
     def store(self, records: RecordDict) -> None:
         """Replace the state that is kept."""
+        part: dict[str, bytes | float] = {}
+        if self.covers is not None:
+            part = {"covers": self.covers.bits, "width": self.width}
         records[_EXCHANGE] = ConfigRecord(
             {
                 "model": self.spec.to_bytes() if self.spec else b"",
                 "update": self.update,
                 "payload": self.payload,
                 "acknowledged": self.acknowledged,
+                **part,
             }
         )
         if self.reference is None or self.spec is None:
@@ -97,6 +114,8 @@ class ClientState:
         if self.spec.exact_arrays:
             frame = encode_exact(self.spec, self.reference.exact)
             arrays[_EXACT] = _pack("uint8", (len(frame),), frame)
+        if (alive := self.reference.alive) is not None:
+            arrays[_ALIVE] = _pack("uint8", (len(alive.bits),), alive.bits)
         records[_REFERENCE] = ArrayRecord(arrays)
 
 
@@ -112,7 +131,8 @@ def _load_reference(records: RecordDict, spec: ParamSpec | None) -> Reference | 
         reader = read_frame(arrays[_EXACT].data, FrameKind.EXACT)
         exact = read_exact(reader, spec)
         reader.finish()
-    return Reference(vector, exact)
+    alive = Coverage(spec.size, arrays[_ALIVE].data) if _ALIVE in arrays else None
+    return Reference(vector, exact, alive)
 
 
 def _pack(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:

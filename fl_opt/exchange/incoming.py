@@ -14,6 +14,7 @@ from fl_opt.codecs import Update
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
 from fl_opt.exchange.blob import decode_blob
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.params import ParamSpec
 
 _LONGEST = 64
@@ -41,6 +42,8 @@ class Answer:
         See :class:`~fl_opt.exchange.uplink.Turn`.
     residual_norm : float
         L2 norm of what the client has not sent; 0 if it keeps nothing.
+    width : float
+        Width of the sub-model that the client has trained; 1 for the whole model.
     """
 
     held: str
@@ -52,6 +55,7 @@ class Answer:
     returned: bool = False
     lost: bool = False
     residual_norm: float = 0.0
+    width: float = 1.0
 
     @classmethod
     def of(cls, content: RecordDict) -> Answer:
@@ -75,19 +79,37 @@ class Answer:
             returned=bool(meta.get("returned", False)),
             lost=bool(meta.get("lost", False)),
             residual_norm=_norm(meta),
+            width=records.meta_value({"width": 1.0, **meta}, "width", float),
         )
 
 
 @dataclass(frozen=True)
 class UplinkUpdate:
-    """A client's update as the server received it."""
+    """A client's update as the server received it.
+
+    Attributes
+    ----------
+    update : Update
+        Of the whole model.
+    exact : dict of str to ndarray
+        The arrays beside it.
+    part : Coverage or None
+        The sub-model that was trained; None: the whole model.
+    """
 
     update: Update
     exact: dict[str, NDArray[Any]]
+    part: Coverage | None = None
 
 
 def decode_update(
-    content: RecordDict, answer: Answer, spec: ParamSpec, *, version: int
+    content: RecordDict,
+    answer: Answer,
+    spec: ParamSpec,
+    *,
+    version: int,
+    alive: Coverage | None = None,
+    part: Coverage | None = None,
 ) -> UplinkUpdate:
     """Decode the update of a reply.
 
@@ -101,6 +123,10 @@ def decode_update(
         The model's.
     version : int
         Of the model that the client was asked to start from.
+    alive : Coverage or None
+        What was not pruned of that model; None: nothing was.
+    part : Coverage or None
+        The sub-model that the client has trained; None: the whole model.
 
     Raises
     ------
@@ -115,7 +141,8 @@ def decode_update(
         )
     if answer.version != version:
         raise ExchangeError(f"reply to model version {answer.version}, expected {version}")
-    return UplinkUpdate(*decode_blob(records.find_payload(content), spec))
+    covers = alive & part if alive is not None and part is not None else alive or part
+    return UplinkUpdate(*decode_blob(records.find_payload(content), spec, covers), part)
 
 
 def _norm(meta: Mapping[str, object]) -> float:

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Update, read_update
 from fl_opt.errors import ExchangeError, ModelError, PayloadError
 from fl_opt.exchange import records
 from fl_opt.exchange.client_state import ClientState
 from fl_opt.exchange.downlink.base import NOTHING, SEED
-from fl_opt.exchange.exact import read_exact
-from fl_opt.exchange.reference import ExactArrays, Reference
+from fl_opt.exchange.moves import read_moves
+from fl_opt.exchange.reference import Reference
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.params import NamedArrays, ParamSpec
-from fl_opt.wire import FrameKind, Reader, split_frames
 
 InitialFn = Callable[[], NamedArrays]
 """Builds the model that the server began with; names do not matter, their order does."""
@@ -98,9 +96,11 @@ def receive(
         raise ExchangeError(f"step = {step} is not a finite number from 0 up")
     spec = _spec(meta, state)
     base = _base(records.meta_value(meta, "base", str), spec, step, state, initial)
-    updates, exact = _read(payload, spec)
     if payload:
-        base = base.moved(updates, exact if spec.exact_arrays else {}, step)
+        moves, exact = read_moves(payload, spec, base.alive)
+        if spec.exact_arrays and not exact:
+            raise PayloadError("payload lacks the exact arrays")
+        base = base.moved(moves, exact, step)
     expected = records.meta_value(meta, "reference", str)
     if base.fingerprint != expected:
         raise ReferenceNeededError(
@@ -157,25 +157,3 @@ def _from_seed(spec: ParamSpec, step: float, initial: InitialFn | None) -> Refer
         return Reference.of(spec, named, step)
     except ModelError as error:
         raise ReferenceNeededError(f"the first model built here: {error}") from None
-
-
-def _read(payload: bytes, spec: ParamSpec) -> tuple[list[Update], ExactArrays]:
-    """Read any number of updates and, if the model has exact arrays, those at the end."""
-    if not payload:
-        return [], {}
-    updates: list[Update] = []
-    exact: ExactArrays | None = None
-    for kind, body in split_frames(payload):
-        if exact is not None:
-            raise PayloadError("payload goes on behind the exact arrays")
-        reader = Reader(body)
-        if kind is FrameKind.UPDATE:
-            updates.append(read_update(reader, spec.size))
-        elif spec.exact_arrays:
-            exact = read_exact(reader, spec)
-        else:
-            raise PayloadError("payload holds exact arrays, the model has none")
-        reader.finish()
-    if spec.exact_arrays and exact is None:
-        raise PayloadError("payload lacks the exact arrays")
-    return updates, exact or {}

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_opt.codecs import Update
 from fl_opt.codecs.update import Vector
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.lattice import snap
+from fl_opt.exchange.masks import Move
 from fl_opt.params import NamedArrays, ParamSpec
 
 ExactArrays = Mapping[str, NDArray[Any]]
@@ -29,10 +30,13 @@ class Reference:
         Must not change any more; it is made read-only.
     exact : mapping of str to ndarray
         The arrays beside the vector.
+    alive : Coverage, optional
+        What is not pruned; the other entries are zero. None: nothing is pruned.
     """
 
     vector: Vector
     exact: ExactArrays
+    alive: Coverage | None = None
 
     def __post_init__(self) -> None:
         self.vector.flags.writeable = False
@@ -45,6 +49,8 @@ class Reference:
         for name in sorted(self.exact):
             array = self.exact[name]
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        if self.alive is not None:
+            digest.update(self.alive.bits)
         return digest.hexdigest()
 
     @classmethod
@@ -53,9 +59,19 @@ class Reference:
         exact = {name: np.array(array) for name, array in spec.exact_part(named).items()}
         return cls(snap(spec.flatten(named), step), exact)
 
-    def moved(self, updates: Iterable[Update], exact: ExactArrays, step: float) -> Reference:
-        """Return the reference that decoded differences lead to, in their order."""
-        vector = self.vector.copy()
-        for update in updates:
-            vector += snap(update.to_dense(), step)
-        return Reference(vector, exact)
+    def moved(self, moves: Iterable[Move], exact: ExactArrays, step: float) -> Reference:
+        """Return the reference that decoded differences and masks lead to, in their order."""
+        vector, alive = self.vector.copy(), self.alive
+        for move in moves:
+            if isinstance(move, Coverage):
+                alive = move if move.count < move.size else None
+                move.clear_others(vector)
+            else:
+                vector += snap(move.to_dense(), step)
+        return Reference(vector, exact, alive)
+
+    def pruned(self, alive: Coverage | None) -> Reference:
+        """Return the reference under another mask: itself, if that is the same."""
+        if alive == self.alive:
+            return self
+        return self.moved([alive or Coverage.all_of(self.vector.size)], self.exact, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange.records import MetaValue, meta_value
+from fl_opt.exchange.submodels import NO_SUBMODELS
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ReplyRules:
         Clients asked in the round; 0 if that is not known.
     evaluate : bool
         Whether the client is to evaluate the model it receives before it trains.
+    submodels : str
+        Spec of who trains which part of the model; see :mod:`fl_opt.exchange.submodels`.
     """
 
     codec: str
@@ -30,10 +33,13 @@ class ReplyRules:
     seed: int
     participants: int = 0
     evaluate: bool = False
+    submodels: str = NO_SUBMODELS
 
     def to_meta(self) -> dict[str, MetaValue]:
         """Return the entries that go beside a payload."""
+        whole = self.submodels == NO_SUBMODELS
         return {
+            **({} if whole else {"submodels": self.submodels}),
             "codec": self.codec,
             "feedback": self.feedback,
             "seed": self.seed,
@@ -59,4 +65,5 @@ class ReplyRules:
             seed=meta_value(meta, "seed", int),
             participants=participants,
             evaluate=meta_value(meta, "evaluate", bool),
+            submodels=meta_value({"submodels": NO_SUBMODELS, **meta}, "submodels", str),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,17 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fl_opt.codecs import Encoder, build_codec
+from fl_opt.codecs.update import Layout
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
-from fl_opt.exchange.blob import decode_blob, encode_blob
+from fl_opt.exchange.blob import decode_blob, decode_covered, encode_blob
 from fl_opt.exchange.client_state import ClientState
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.feedback import Feedback, State, build_feedback
+from fl_opt.exchange.feedback.covered import narrow, widen
 from fl_opt.exchange.feedback.store import load_state, store_state
 from fl_opt.exchange.received import Received
+from fl_opt.exchange.submodels import SubModel, cut
 from fl_opt.params import NamedArrays
 from fl_opt.seeds import derive_seed
 
@@ -42,16 +46,37 @@ class Turn:
         Whether the last update was not accepted and its mass has been taken back.
     lost : bool
         Whether an update was accepted that this client does not remember.
+    width : float
+        Of the sub-model that the client trains; 1 for the whole model.
     """
 
     received: Received
     kept: State
     returned: bool
     lost: bool
+    width: float = 1.0
+
+    @cached_property
+    def part(self) -> SubModel | None:
+        """The sub-model that is trained; None: the whole model."""
+        received = self.received
+        if self.width == 1.0:
+            return None
+        return cut(received.spec, received.rules.submodels, self.width, received.version)
+
+    @cached_property
+    def covers(self) -> Coverage | None:
+        """What the update covers: what is trained and not pruned; None: everything."""
+        alive, part = self.received.reference.alive, self.part
+        if alive is None or part is None:
+            return alive or (part.covers if part else None)
+        return alive & part.covers
 
     def start_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the named arrays that training starts from: copies, free to be changed."""
-        return self.received.arrays(self._start())
+        if self.part is None:
+            return self.received.arrays(self._start())
+        return self.part.spec.unflatten(self.part.covers.gather(self._start()))
 
     def finish(
         self, trained: NamedArrays, state: RecordDict, *, client_id: int
@@ -80,21 +105,27 @@ class Turn:
         CodecError
             If it holds NaN or infinity; the array is named.
         """
-        received, rules = self.received, self.received.rules
+        received, rules, covers = self.received, self.received.rules, self.covers
         spec, feedback = received.spec, _feedback(rules.feedback)
-        delta = spec.flatten(trained)
-        delta -= self._start()
-        vector, moved = feedback.before(delta, self.kept, participants=rules.participants)
+        kept = self.kept if covers is None else narrow(self.kept, covers)
+        vector, moved = feedback.before(
+            self._learned(trained), kept, participants=rules.participants
+        )
         payload = encode_blob(
             spec,
             _codec(rules.codec),
             vector,
             spec.exact_part(trained),
             seed=derive_seed(rules.seed, "uplink", client_id, received.version),
+            covers=covers,
+            layout=self._layout,
         )
-        if feedback.arrays:
+        if feedback.arrays and covers is None:
             sent, _ = decode_blob(payload, spec)
             moved = feedback.after(vector, sent, moved)
+        elif feedback.arrays and covers is not None:
+            moved = feedback.after(vector, decode_covered(payload, covers), moved)
+            moved = widen(moved, self.kept, covers, received.reference.alive)
         store_state(state, moved, spec)
         ClientState(
             spec=spec,
@@ -102,18 +133,47 @@ class Turn:
             update=received.update,
             payload=payload,
             acknowledged=received.acknowledged,
+            covers=covers,
+            width=self.width,
         ).store(state)
         beside: dict[str, records.MetaValue] = {"returned": self.returned, "lost": self.lost}
         if feedback.unsent:
             beside["residual-norm"] = float(np.linalg.norm(moved[feedback.unsent]))
-        return payload, {**reply_meta(received), **beside}
+        return payload, {**reply_meta(received), **beside, **_width_meta(self.width)}
+
+    @property
+    def _layout(self) -> Layout | None:
+        """Shapes of what is encoded, where they are those of a whole sub-model."""
+        whole = self.part is not None and self.received.reference.alive is None
+        return self.part.spec.layout if self.part is not None and whole else None
 
     def _start(self) -> NDArray[np.float32]:
         feedback = _feedback(self.received.rules.feedback)
-        return feedback.start(self.received.reference.vector, self.kept)
+        reference, covers = self.received.reference.vector, self.covers
+        if covers is None:
+            return feedback.start(reference, self.kept)
+        start = reference.copy()
+        start[covers.positions] = feedback.start(
+            covers.gather(reference), narrow(self.kept, covers)
+        )
+        return start
+
+    def _learned(self, trained: NamedArrays) -> NDArray[np.float32]:
+        """Return what training changed of all that the update covers."""
+        part, covers, start = self.part, self.covers, self._start()
+        if part is None:
+            delta = self.received.spec.flatten(trained)
+            delta -= start
+            return delta if covers is None else covers.gather(delta)
+        delta = part.spec.flatten(trained)
+        delta -= part.covers.gather(start)
+        alive = self.received.reference.alive
+        return delta if alive is None else delta[part.covers.gather_mask(alive)]
 
 
-def settle(received: Received, client: ClientState, state: RecordDict) -> Turn:
+def settle(
+    received: Received, client: ClientState, state: RecordDict, *, width: float = 1.0
+) -> Turn:
     """Settle a client's last update, and begin its turn.
 
     Parameters
@@ -124,17 +184,24 @@ def settle(received: Received, client: ClientState, state: RecordDict) -> Turn:
         What the client remembers.
     state : RecordDict
         The client's ``context.state``; it is only read.
+    width : float
+        Of the sub-model that the client is to train; 1 for the whole model.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such sub-model.
     """
     feedback = _feedback(received.rules.feedback)
     kept: State = load_state(state, feedback, received.spec)
     last, accepted = client.update, received.acknowledged
     if accepted > last:
-        return Turn(received, {}, returned=False, lost=True)
+        return Turn(received, {}, returned=False, lost=True, width=width)
     if accepted == last or not client.payload or client.spec != received.spec:
-        return Turn(received, kept, returned=False, lost=False)
-    sent, _ = decode_blob(client.payload, received.spec)
+        return Turn(received, kept, returned=False, lost=False, width=width)
+    sent, _ = decode_blob(client.payload, received.spec, client.covers)
     kept = feedback.take_back(sent, kept)
-    return Turn(received, kept, returned=bool(feedback.arrays), lost=False)
+    return Turn(received, kept, returned=bool(feedback.arrays), lost=False, width=width)
 
 
 def resend(
@@ -168,6 +235,7 @@ def resend(
         "version": records.meta_value(meta, "version", int),
         "spec": client.spec.fingerprint,
         "reference": client.reference.fingerprint if client.reference is not None else "",
+        **_width_meta(client.width),
     }
 
 
@@ -179,6 +247,10 @@ def reply_meta(received: Received) -> dict[str, records.MetaValue]:
         "spec": received.spec.fingerprint,
         "reference": received.reference.fingerprint if received.keep else "",
     }
+
+
+def _width_meta(width: float) -> dict[str, records.MetaValue]:
+    return {} if width == 1.0 else {"width": width}
 
 
 @lru_cache(maxsize=64)

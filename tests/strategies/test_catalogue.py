@@ -12,8 +12,10 @@ from flwr.common.config import parse_config_args
 
 from fl_opt.config import Settings, flat_settings, load_settings
 from fl_opt.errors import ConfigError
+from fl_opt.exchange.submodels import SUBMODELS, build_submodels
 from strategies.balance import BALANCES, Balance
 from strategies.catalogue import Argument, Choice, catalogue
+from strategies.pruning_rules import PRUNINGS, build_pruning
 from strategies.registry import build_strategy
 from strategies.schedule import SCHEDULES, build_schedule
 from strategies.selection import SELECTIONS, build_selection
@@ -25,6 +27,8 @@ BUILD: dict[str, Callable[[str], Any]] = {
     "strategy": lambda spec: build_strategy(Settings(strategy=spec)),
     "selection": lambda spec: build_selection(spec, seed=0),
     "balance": Balance,
+    "pruning": build_pruning,
+    "submodels": build_submodels,
     "server-optimizer": build_server_optimizer,
     "server-schedule": build_schedule,
     "round.staleness": build_staleness,
@@ -48,6 +52,8 @@ def test_everything_that_has_a_name_is_listed() -> None:
         STRATEGIES,
         SELECTIONS,
         BALANCES,
+        PRUNINGS,
+        SUBMODELS,
         SERVER_OPTIMIZERS,
         SCHEDULES,
         STALENESS,

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from fl_opt.checkpoint import below
 from fl_opt.codecs.update import Vector
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.downlink.base import Arrays, Delivery, Downlink, Kind, Values
 from fl_opt.exchange.downlink.per_client import PerClientDownlink
 from fl_opt.exchange.downlink.shared import SharedDownlink
@@ -41,10 +42,12 @@ class AutoDownlink(Downlink):
         self._per_client.begin(spec, vector, exact)
         self._follow()
 
-    def advance(self, vector: Vector, exact: ExactArrays) -> None:
+    def advance(
+        self, vector: Vector, exact: ExactArrays, alive: Coverage | None = None
+    ) -> None:
         """Take over the next model."""
-        self._shared.advance(vector, exact)
-        self._per_client.advance(vector, exact)
+        self._shared.advance(vector, exact, alive)
+        self._per_client.advance(vector, exact, alive)
         self._per_client.use_step(self._shared.step)
         self._follow()
 

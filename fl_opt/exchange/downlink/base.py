@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
+import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from fl_opt.codecs import build_codec
+from fl_opt.codecs import Encoder, build_codec
 from fl_opt.codecs.update import Vector
 from fl_opt.exchange import records
 from fl_opt.exchange.blob import encode_blob
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.exact import encode_exact
+from fl_opt.exchange.masks import encode_mask
 from fl_opt.exchange.reference import ExactArrays, Reference
 from fl_opt.params import ParamSpec
 
@@ -61,8 +64,8 @@ class Delivery:
     fingerprint : str
         Of the reference that comes out.
     payload : bytes
-        Frames: any number of updates to add up, and the exact arrays if the model has some.
-        Empty if there is nothing to send.
+        Frames: any number of masks and of updates to add up, and the exact arrays if the
+        model has some. Empty if there is nothing to send.
     record : ArrayRecord or None
         The payload as Flower sends it: the same object for all clients that get the same.
     """
@@ -107,7 +110,9 @@ class Downlink(ABC):
         """Take over a model set from outside; the version moves on."""
 
     @abstractmethod
-    def advance(self, vector: Vector, exact: ExactArrays) -> None:
+    def advance(
+        self, vector: Vector, exact: ExactArrays, alive: Coverage | None = None
+    ) -> None:
         """Take over the next model; the version moves on.
 
         Parameters
@@ -115,6 +120,8 @@ class Downlink(ABC):
         vector : ndarray of float32, shape (size,)
             Only read; it must not change any more.
         exact : mapping of str to ndarray
+        alive : Coverage, optional
+            What is not pruned; the vector is zero elsewhere. None: nothing is pruned.
         """
 
     def prepare(self, holdings: Iterable[str]) -> None:  # noqa: B027
@@ -153,8 +160,17 @@ class Downlink(ABC):
 def snapshot_of(spec: ParamSpec, reference: Reference) -> Delivery:
     """Return a reference as a whole, as float32."""
     codec = build_codec("fp32")
-    payload = encode_blob(spec, codec, reference.vector, reference.exact, seed=0)
+    payload = whole_blob(spec, codec, reference, seed=0)
     return Delivery.of(Kind.SNAPSHOT, NOTHING, reference.fingerprint, payload)
+
+
+def whole_blob(spec: ParamSpec, codec: Encoder, reference: Reference, *, seed: int) -> bytes:
+    """Encode a reference as a whole, for a client that holds nothing."""
+    alive, vector = reference.alive, reference.vector
+    mask = encode_mask(None, alive, spec.size)
+    if alive is not None:
+        vector = alive.gather(vector)
+    return mask + encode_blob(spec, codec, vector, reference.exact, seed=seed, covers=alive)
 
 
 def exact_frame(spec: ParamSpec, exact: ExactArrays) -> bytes:
@@ -165,10 +181,22 @@ def exact_frame(spec: ParamSpec, exact: ExactArrays) -> bytes:
 def pack_reference(prefix: str, reference: Reference) -> Arrays:
     """Return a reference as named arrays."""
     exact = {f"{prefix}.exact.{name}": array for name, array in reference.exact.items()}
-    return {f"{prefix}.vector": reference.vector, **exact}
+    alive = {f"{prefix}.alive": pack_alive(reference.alive)} if reference.alive else {}
+    return {f"{prefix}.vector": reference.vector, **exact, **alive}
 
 
 def unpack_reference(prefix: str, spec: ParamSpec, arrays: Mapping[str, Any]) -> Reference:
     """Read what :func:`pack_reference` wrote."""
     exact = {a.name: arrays[f"{prefix}.exact.{a.name}"] for a in spec.exact_arrays}
-    return Reference(arrays[f"{prefix}.vector"], exact)
+    alive = unpack_alive(arrays.get(f"{prefix}.alive"), spec)
+    return Reference(arrays[f"{prefix}.vector"], exact, alive)
+
+
+def pack_alive(alive: Coverage) -> NDArray[np.uint8]:
+    """Return a mask as an array."""
+    return np.frombuffer(alive.bits, np.uint8)
+
+
+def unpack_alive(bits: NDArray[Any] | None, spec: ParamSpec) -> Coverage | None:
+    """Read what :func:`pack_alive` wrote; None if there was no mask."""
+    return None if bits is None else Coverage(spec.size, bits.tobytes())

@@ -10,7 +10,7 @@ import numpy as np
 from fl_opt.codecs import Codec, build_codec
 from fl_opt.codecs.update import Vector
 from fl_opt.errors import ConfigError
-from fl_opt.exchange.blob import decode_blob, encode_blob
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.downlink.base import (
     NOTHING,
     Arrays,
@@ -20,7 +20,9 @@ from fl_opt.exchange.downlink.base import (
     Values,
     pack_reference,
     unpack_reference,
+    whole_blob,
 )
+from fl_opt.exchange.moves import read_moves
 from fl_opt.exchange.reference import ExactArrays, Reference
 from fl_opt.params import ParamSpec
 
@@ -65,19 +67,21 @@ class FullDownlink(Downlink):
         self._spec = spec
         self.advance(vector, exact)
 
-    def advance(self, vector: Vector, exact: ExactArrays) -> None:
+    def advance(
+        self, vector: Vector, exact: ExactArrays, alive: Coverage | None = None
+    ) -> None:
         """Take over the next model."""
-        self._reference = Reference(vector, exact)
+        self._reference = Reference(vector, exact, alive)
         self._delivery = None
         self.version += 1
 
     def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
         """Return the model."""
         if self._delivery is None:
-            vector, exact = self._reference.vector, self._reference.exact
-            payload = encode_blob(self._spec, self._codec, vector, exact, seed=self.version)
+            payload = whole_blob(self._spec, self._codec, self._reference, seed=self.version)
+            moves, _ = read_moves(payload, self._spec)
             nothing = Reference(np.zeros(self._spec.size, np.float32), {})
-            decoded = nothing.moved([decode_blob(payload, self._spec)[0]], exact, self.step)
+            decoded = nothing.moved(moves, self._reference.exact, self.step)
             self._delivery = Delivery.of(Kind.FULL, NOTHING, decoded.fingerprint, payload)
         return self._delivery
 
@@ -94,5 +98,5 @@ class FullDownlink(Downlink):
         """Go on from what :meth:`state` returned."""
         self._spec = spec
         model = unpack_reference("model", spec, arrays)
-        self.advance(model.vector, model.exact)
+        self.advance(model.vector, model.exact, model.alive)
         self.version = int(values["version"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from fl_opt.codecs import Codec, build_codec
 from fl_opt.codecs.ecsq import ROUNDING, Ecsq
-from fl_opt.codecs.update import Vector
+from fl_opt.codecs.update import Layout, Vector
 from fl_opt.errors import ConfigError
 from fl_opt.exchange.lattice import encode_exactly
 from fl_opt.params import ParamSpec
@@ -21,16 +21,20 @@ _SMALLEST: Final = 2.0**-40
 class Mover(Protocol):
     """Encodes the steps of a reference."""
 
-    def encode(self, spec: ParamSpec, difference: Vector, version: int) -> bytes:
+    def encode(
+        self, spec: ParamSpec, difference: Vector, version: int, layout: Layout | None = None
+    ) -> bytes:
         """Return one frame: the update that takes the reference nearer to the model.
 
         Parameters
         ----------
         spec : ParamSpec
-        difference : ndarray of float32, shape (size,)
+        difference : ndarray of float32
             From reference to model; it may be overwritten.
         version : int
             Of the reference.
+        layout : tuple of shapes, optional
+            Of what the difference holds of each array. Default: all.
         """
 
 
@@ -49,10 +53,13 @@ class CodecMover:
         self._codec = build_codec(codec)
         self._seed = seed
 
-    def encode(self, spec: ParamSpec, difference: Vector, version: int) -> bytes:
+    def encode(
+        self, spec: ParamSpec, difference: Vector, version: int, layout: Layout | None = None
+    ) -> bytes:
         """Encode the difference."""
         place = derive_seed(self._seed, "downlink", version)
-        return self._codec.encode(difference, seed=place, layout=spec.layout, names=spec.names)
+        layout = spec.layout if layout is None else layout
+        return self._codec.encode(difference, seed=place, layout=layout, names=spec.names)
 
 
 class LatticeMover:
@@ -81,7 +88,9 @@ class LatticeMover:
             )
         self._size = float(2.0 ** round(math.log2(size)))
 
-    def encode(self, spec: ParamSpec, difference: Vector, version: int) -> bytes:
+    def encode(
+        self, spec: ParamSpec, difference: Vector, version: int, layout: Layout | None = None
+    ) -> bytes:
         """Cut the difference off to multiples, and encode them exactly."""
         multiples = np.abs(difference)
         multiples *= np.float32(1.0 / self._size)

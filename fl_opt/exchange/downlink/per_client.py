@@ -17,6 +17,7 @@ import numpy as np
 from fl_opt.codecs import build_codec
 from fl_opt.codecs.update import Vector
 from fl_opt.exchange.blob import decode_blob, encode_blob
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.downlink.base import (
     NOTHING,
     SEED,
@@ -30,6 +31,7 @@ from fl_opt.exchange.downlink.base import (
     unpack_reference,
 )
 from fl_opt.exchange.lattice import choose_step, snap
+from fl_opt.exchange.masks import encode_mask
 from fl_opt.exchange.reference import ExactArrays, Reference
 from fl_opt.params import ParamSpec
 from fl_opt.seeds import derive_seed
@@ -88,9 +90,11 @@ class PerClientDownlink(Downlink):
             self.step = step
             self._first = None
 
-    def advance(self, vector: Vector, exact: ExactArrays) -> None:
+    def advance(
+        self, vector: Vector, exact: ExactArrays, alive: Coverage | None = None
+    ) -> None:
         """Take over the next model."""
-        self._model = Reference(vector, exact)
+        self._model = Reference(vector, exact, alive)
         self._delivered.clear()
         self._reached.clear()
         self._encoded.clear()
@@ -190,20 +194,25 @@ class PerClientDownlink(Downlink):
     def _difference(self, kind: Kind, name: str, base: Reference) -> tuple[Delivery, Reference]:
         """Encode, once for all clients that hold the same."""
         place = derive_seed(self._seed, "downlink", self.version, zlib.crc32(name.encode()))
+        alive = self._model.alive
+        mask = encode_mask(base.alive, alive, self._spec.size)
+        base = base.pruned(alive)
         difference = self._model.vector - base.vector
+        if alive is not None:
+            difference = alive.gather(difference)
         payload = encode_blob(
-            self._spec, self._codec, difference, self._model.exact, seed=place
+            self._spec, self._codec, difference, self._model.exact, seed=place, covers=alive
         )
-        if len(payload) > 4 * self._spec.size:
+        if len(mask) + len(payload) > 4 * self._spec.size:
             return self._whole()
-        update, exact = decode_blob(payload, self._spec)
+        update, exact = decode_blob(payload, self._spec, alive)
         moved = base.moved([update], exact, self.step)
-        return Delivery.of(kind, name, moved.fingerprint, payload), moved
+        return Delivery.of(kind, name, moved.fingerprint, mask + payload), moved
 
     def _whole(self) -> tuple[Delivery, Reference]:
         if NOTHING not in self._encoded:
             vector = snap(self._model.vector.copy(), self.step)
-            reference = Reference(vector, self._model.exact)
+            reference = Reference(vector, self._model.exact, self._model.alive)
             self._encoded[NOTHING] = snapshot_of(self._spec, reference), reference
         return self._encoded[NOTHING]
 

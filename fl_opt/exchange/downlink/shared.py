@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fl_opt.codecs import decode
 from fl_opt.codecs.update import Vector
+from fl_opt.exchange.coverage import Coverage
 from fl_opt.exchange.downlink.base import (
     SEED,
     Arrays,
@@ -26,13 +26,17 @@ from fl_opt.exchange.downlink.base import (
     Kind,
     Values,
     exact_frame,
+    pack_alive,
     pack_reference,
     snapshot_of,
+    unpack_alive,
     unpack_reference,
 )
 from fl_opt.exchange.downlink.history import History, Link
 from fl_opt.exchange.downlink.mover import Mover
 from fl_opt.exchange.lattice import choose_step, encode_exactly, fits, snap
+from fl_opt.exchange.masks import encode_mask
+from fl_opt.exchange.moves import alive_after, read_moves
 from fl_opt.exchange.reference import ExactArrays, Reference
 from fl_opt.params import ParamSpec
 from fl_opt.wire import MAX_FRAMES
@@ -69,7 +73,7 @@ class SharedDownlink(Downlink):
         self._spec = ParamSpec(())
         self._reference = Reference(np.empty(0, np.float32), {})
         self._first: Reference | None = None
-        self._history = History(0, 0.0, 0)
+        self._history = History(self._spec, 0.0, 0)
         self._deliveries: dict[str, Delivery] = {}
 
     @property
@@ -80,20 +84,28 @@ class SharedDownlink(Downlink):
     def begin(self, spec: ParamSpec, vector: Vector, exact: ExactArrays) -> None:
         """Make a model the first reference, rounded to the lattice."""
         self._spec = spec
-        self._set(vector, exact)
+        self._set(Reference(vector, exact))
         self._first = self._reference if self._from_seed and self.version < 0 else None
         self.version += 1
 
-    def advance(self, vector: Vector, exact: ExactArrays) -> None:
+    def advance(
+        self, vector: Vector, exact: ExactArrays, alive: Coverage | None = None
+    ) -> None:
         """Move the reference towards a model."""
-        before = self._reference
-        payload = self._mover.encode(self._spec, vector - before.vector, self.version)
-        moved = before.moved([decode(payload, size=self._spec.size)], exact, self.step)
+        before, spec = self._reference, self._spec
+        difference, layout = vector - before.vector, None
+        if alive is not None:
+            difference, layout = alive.gather(difference), alive.layout(spec)
+        payload = encode_mask(before.alive, alive, spec.size)
+        payload += self._mover.encode(spec, difference, self.version, layout)
+        moves, _ = read_moves(payload, spec, before.alive)
+        moved = before.moved(moves, exact, self.step)
         if fits(moved.vector, self.step):
-            self._history.append(Link(before.fingerprint, self.version, payload))
+            link = Link(before.fingerprint, self.version, payload, before.alive, alive)
+            self._history.append(link)
             self._reference = moved
         else:  # the model has outgrown the lattice: everybody starts anew on a coarser one
-            self._set(vector, exact)
+            self._set(Reference(vector, exact, alive))
             self._first = None
         self._deliveries.clear()
         self.version += 1
@@ -111,12 +123,17 @@ class SharedDownlink(Downlink):
         return self._deliveries[key]
 
     def reference_at(self, held: str) -> Reference | None:
-        """Return a past reference, with today's exact arrays; None if it is not known."""
-        if held == self._reference.fingerprint:
-            return self._reference
-        if lag := self._history.lag(held):
-            vector = self._reference.vector - self._history.total(lag)
-            return Reference(vector, self._reference.exact)
+        """Return a past reference, with today's exact arrays; None if it is not known.
+
+        What has been pruned since is not known either.
+        """
+        here = self._reference
+        if held == here.fingerprint:
+            return here
+        lag = self._history.lag(held)
+        if lag and self._history.keeps_mask(lag):
+            vector = here.vector - self._history.total(lag)
+            return Reference(vector, here.exact, here.alive)
         return None
 
     def memory_bytes(self) -> int:
@@ -137,6 +154,8 @@ class SharedDownlink(Downlink):
         arrays = pack_reference("reference", self._reference)
         if self._first is not None:
             arrays |= pack_reference("first", self._first)
+        if links and links[0].before is not None:
+            arrays["links.alive"] = pack_alive(links[0].before)
         for index, link in enumerate(links):
             arrays[f"link.{index}"] = np.frombuffer(link.payload, np.uint8)
         return values, arrays
@@ -147,16 +166,19 @@ class SharedDownlink(Downlink):
         self.version, self.step = int(values["version"]), float(values["step"])
         self._reference = unpack_reference("reference", spec, arrays)
         self._first = unpack_reference("first", spec, arrays) if values["first"] else None
-        self._history = History(spec.size, self.step, self._history_bytes)
+        self._history = History(spec, self.step, self._history_bytes)
+        after = unpack_alive(arrays.get("links.alive"), spec)
         for index, (base, version) in enumerate(values["links"]):
             payload = arrays[f"link.{index}"].tobytes()
-            self._history.append(Link(str(base), int(version), payload))
+            before, after = after, alive_after(payload, spec, after)
+            self._history.append(Link(str(base), int(version), payload, before, after))
         self._deliveries.clear()
 
-    def _set(self, vector: Vector, exact: ExactArrays) -> None:
-        self.step = choose_step(vector)
-        self._reference = Reference(snap(vector.copy(), self.step), exact)
-        self._history = History(self._spec.size, self.step, self._history_bytes)
+    def _set(self, model: Reference) -> None:
+        self.step = choose_step(model.vector)
+        vector = snap(model.vector.copy(), self.step)
+        self._reference = Reference(vector, model.exact, model.alive)
+        self._history = History(self._spec, self.step, self._history_bytes)
         self._deliveries.clear()
 
     def _cheapest(self, held: str, seed: bool) -> Delivery:
@@ -166,7 +188,7 @@ class SharedDownlink(Downlink):
         tail = exact_frame(self._spec, self._reference.exact)
         found: list[Delivery] = []
         if lag := self._history.lag(held):
-            if lag + bool(tail) <= MAX_FRAMES:
+            if self._history.num_frames(lag) + bool(tail) <= MAX_FRAMES:
                 kind = Kind.DELTA if lag == 1 else Kind.CHAIN
                 found.append(Delivery.of(kind, held, here, self._history.chain(lag) + tail))
             if self._sums_allowed and lag > 1:
@@ -175,9 +197,17 @@ class SharedDownlink(Downlink):
         elif seed and self._first is not None:
             if self._first.fingerprint == here:
                 return Delivery.of(Kind.FROM_SEED, SEED, here, b"")
-            difference = self._reference.vector - self._first.vector
-            payload = min(encode_exactly(difference, self.step), key=len)
+            payload = self._from_first(self._first)
             found.append(Delivery.of(Kind.FROM_SEED, SEED, here, payload + tail))
         if not found or min(len(d.payload) for d in found) > 4 * self._spec.size:
             found.append(snapshot_of(self._spec, self._reference))
         return min(found, key=lambda delivery: len(delivery.payload))
+
+    def _from_first(self, first: Reference) -> bytes:
+        """Encode what leads from the seed's model to the reference, exactly."""
+        alive = self._reference.alive
+        difference = self._reference.vector - first.vector
+        if alive is not None:
+            difference = alive.gather(difference)
+        mask = encode_mask(first.alive, alive, self._spec.size)
+        return mask + min(encode_exactly(difference, self.step), key=len)
