@@ -1,10 +1,11 @@
 """A client's training beside the naive loop: ``python -m benchmarks.local_training``.
 
 One client's share of a round on three tasks: mlp on synthetic data, cnn on Fashion-MNIST,
-char_lm on Shakespeare. The naive loop copies the model, reads a Python dataset sample by sample
-through a ``DataLoader``, trains under bfloat16 autocast and copies the weights out. Ours takes
-the arrays of a model, trains as the client does and returns arrays. Both have the same
-examples, batches of 32, SGD with momentum and clipping. Below it, each option alone.
+char_lm on Shakespeare. The naive loop copies the model, reads a Python dataset sample by
+sample through a ``DataLoader``, trains under bfloat16 autocast and copies the weights out; the
+row below it is the same loop without autocast, which is far faster on many CPUs. Ours takes
+the arrays of a model, trains as the client does and returns arrays. All have the same
+examples, batches of 32, SGD with momentum and clipping. Then each option alone.
 
 Speed is measured in turns within one process, with one thread; peak memory in a process for
 each, as what training added to what was resident before.
@@ -35,11 +36,13 @@ from fl_opt.data import Examples, StreamedExamples, load_dataset
 from fl_opt.models import build_model
 from fl_opt.profiling.memory import return_freed_memory
 from fl_opt.profiling.phases import phase_memory
+from fl_opt.simulation.resources import client_threads
 from fl_opt.training import get_arrays, prediction_loss, set_arrays, train
 from fl_opt.training.plan import Plan
 from fl_opt.training.segments import segment_choices
 
 NAIVE, OURS, COMPILED = "naive loop", "fl_opt", "torch.compile"
+NAIVE_FP32 = "naive loop in fp32"
 TRAIN: dict[str, ConfigValue] = {
     "train.batch-size": naive_loop.BATCH_SIZE,
     "train.local-epochs": naive_loop.LOCAL_EPOCHS,
@@ -141,8 +144,9 @@ def main() -> None:
 def measure(task: Task, repeats: int, compiles: bool) -> list[Row]:
     """Time every way in turns, then have each in a process of its own for its memory."""
     model, examples = material(task)
-    names = [n for n in (NAIVE, *options_of(model)) if compiles or n != COMPILED]
-    seconds = side_by_side({name: way(task, name) for name in names}, repeats)
+    names = [n for n in (NAIVE, NAIVE_FP32, *options_of(model)) if compiles or n != COMPILED]
+    with client_threads():
+        seconds = side_by_side({name: way(task, name) for name in names}, repeats)
     samples = naive_loop.LOCAL_EPOCHS * len(examples)
     rows = []
     for name in names:
@@ -158,13 +162,12 @@ def added_memory(task: Task, name: str) -> tuple[int, float]:
     The naive loop runs first on a few examples, so that what torch sets up when it is first
     used counts for nobody.
     """
-    torch.set_num_threads(1)
     model, examples = material(task)
     few = naive_loop.ListDataset(examples.batch(0, BATCH))
     naive_loop.train_client(copy.deepcopy(model), few, 0)
     run = way(task, name)
     return_freed_memory()
-    with phase_memory("train") as phase:
+    with client_threads(), phase_memory("train") as phase:
         arrays = run()
     set_arrays(model, arrays)
     with torch.inference_mode():
@@ -176,11 +179,13 @@ def way(task: Task, name: str) -> Callable[[], dict[str, Any]]:
     """Return what trains a client for a round and gives the arrays of its model."""
     model, examples = material(task)
     model = copy.deepcopy(model)
-    if name == NAIVE:
+    if name in {NAIVE, NAIVE_FP32}:
         dataset = naive_loop.ListDataset(examples)
 
         def naive() -> dict[str, Any]:
-            state = naive_loop.train_client(copy.deepcopy(model), dataset, 0)
+            state = naive_loop.train_client(
+                copy.deepcopy(model), dataset, 0, autocast=name == NAIVE
+            )
             return {key: tensor.numpy() for key, tensor in state.items()}
 
         return naive

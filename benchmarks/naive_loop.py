@@ -105,7 +105,7 @@ def run_naive(
 
 
 def train_client(
-    model: nn.Module, dataset: ListDataset, workers: int
+    model: nn.Module, dataset: ListDataset, workers: int, *, autocast: bool = True
 ) -> dict[str, torch.Tensor]:
     """Train a model in place, and return a copy of its weights."""
     loader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=workers)
@@ -114,7 +114,7 @@ def train_client(
     for _ in range(LOCAL_EPOCHS):
         for inputs, targets in loader:
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 loss = prediction_loss(model(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

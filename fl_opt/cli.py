@@ -112,12 +112,15 @@ def supernode(
     poll_seconds: Annotated[
         float, typer.Option(help="Longest pause before it asks for messages again.")
     ] = 0.2,
+    share_cores: Annotated[
+        int, typer.Option(help="SuperNodes of this machine, which share its cores.")
+    ] = 1,
 ) -> None:
     """Run Flower's SuperNode, asking for messages often; all other options are its own."""
     from fl_opt.supernode import run_supernode
 
     try:
-        run_supernode(context.args, poll_seconds)
+        run_supernode(context.args, poll_seconds, share_cores)
     except FlOptError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

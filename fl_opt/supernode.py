@@ -2,7 +2,7 @@
 
 Flower 1.42 has its SuperNode sleep 3 s when there is no message, and half a second between two
 looks for a client's reply. With small models these sleeps are most of a round; there is no
-setting for them.
+setting for them. Its client processes train with all cores, too, whoever else is there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fl_opt.errors import ConfigError, FlOptError
+from fl_opt.simulation.resources import cores
 
+THREADS = "OMP_NUM_THREADS"
 SUPEREXEC_INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 SHORTEST, LONGEST = 0.01, 60.0  # seconds; what Flower allows for its SuperExec
 
 
-def run_supernode(arguments: Sequence[str], poll_seconds: float) -> None:
+def run_supernode(arguments: Sequence[str], poll_seconds: float, sharing: int = 1) -> None:
     """Run ``flower-supernode`` in this process, with no sleep longer than an interval.
 
     Parameters
@@ -30,17 +32,23 @@ def run_supernode(arguments: Sequence[str], poll_seconds: float) -> None:
         From 0.01 to 60: how often to ask the SuperLink for messages, and to look for the
         reply of the client. The SuperExec looks as often for a process to start, unless
         ``FLWR_SUPEREXEC_TASK_POLL_INTERVAL`` says otherwise.
+    sharing : int, default 1
+        How many SuperNodes share the machine. The client of each trains with as many threads
+        as that leaves it cores, unless ``OMP_NUM_THREADS`` says otherwise.
 
     Raises
     ------
     ConfigError
-        If the interval is out of range.
+        If the interval is out of range, or ``sharing`` is not at least 1.
     FlOptError
         If this version of Flower does not sleep where 1.42 does.
     """
     if not SHORTEST <= poll_seconds <= LONGEST:
         raise ConfigError(f"poll-seconds = {poll_seconds} is not in [{SHORTEST}, {LONGEST:g}]")
+    if sharing < 1:
+        raise ConfigError(f"share-cores = {sharing} is not at least 1")
     os.environ.setdefault(SUPEREXEC_INTERVAL, str(poll_seconds))
+    os.environ.setdefault(THREADS, str(max(cores() // sharing, 1)))
     import flwr
     from flwr.supernode import start_client_internal as loop
     from flwr.supernode.cli import flower_supernode

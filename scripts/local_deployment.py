@@ -114,7 +114,9 @@ class LocalDeployment(FlowerEngine):
         command = [self._program("flower-supernode")]
         if self.poll_seconds:
             interval = str(self.poll_seconds)
+            sharing = str(self.num_supernodes)
             command = [self._program("fl-opt"), "supernode", "--poll-seconds", interval]
+            command += ["--share-cores", sharing]
         command += ["--insecure"]
         command += ["--superlink", f"{LOOPBACK}:{self._port}"]
         command += ["--host", LOOPBACK, "--port", str(self._node_ports[index])]

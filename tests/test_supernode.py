@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import ModuleType
@@ -26,6 +27,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(loop, "time", time)
     monkeypatch.setenv("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # put back afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("fl_opt.supernode.cores", lambda: 8)
     monkeypatch.setattr(cli, "flower_supernode", lambda: lines.append(sys.argv))
     return lines
 
@@ -50,6 +54,27 @@ def test_options_that_are_not_ours_are_handed_on(started: list[list[str]]) -> No
     result = CliRunner().invoke(app, ["supernode", *line])
     assert result.exit_code == 0, result.output
     assert started == [["flower-supernode", *line[2:]]]
+
+
+@pytest.mark.parametrize(("sharing", "threads"), [("1", "8"), ("3", "2"), ("20", "1")])
+def test_clients_train_with_their_share_of_the_cores(
+    started: list[list[str]], sharing: str, threads: str
+) -> None:
+    result = CliRunner().invoke(app, ["supernode", "--share-cores", sharing, "--insecure"])
+    assert result.exit_code == 0, result.output
+    assert started == [["flower-supernode", "--insecure"]]
+    assert os.environ["OMP_NUM_THREADS"] == threads
+
+
+def test_threads_that_were_chosen_are_left_alone(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    run_supernode([], 0.2)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    with pytest.raises(ConfigError, match="share-cores = 0 is not at least 1"):
+        run_supernode([], 0.2, 0)
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 61.0, float("nan")])

@@ -10,6 +10,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+
+from threadpoolctl import ThreadpoolController
 
 
 def threads_per_client() -> int:
@@ -29,16 +32,33 @@ def worker_count(wanted: int, num_clients: int) -> int:
         More than these would have nothing to do.
     """
     if not wanted:
-        wanted = max(_cores() // threads_per_client(), 1)
+        wanted = max(cores() // threads_per_client(), 1)
     return min(wanted, num_clients)
 
 
 @contextmanager
 def client_threads() -> Iterator[None]:
-    """Give torch the threads of a client; afterwards it has those that it had before.
+    """Give torch, and what numpy multiplies with, the threads of a client.
 
-    A torch that is loaded meanwhile keeps the threads of a client.
+    Afterwards they have those that they had before. A torch that is loaded meanwhile keeps the
+    threads of a client.
     """
+    with _blas().limit(limits=threads_per_client(), user_api="blas"), _torch_threads():
+        yield
+
+
+def _blas() -> ThreadpoolController:
+    """Return the libraries that are loaded; to look for them takes milliseconds."""
+    return _libraries(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _libraries(_num_modules: int) -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _torch_threads() -> Iterator[None]:
     count, torch = threads_per_client(), sys.modules.get("torch")
     if torch is None:  # which takes seconds to load, and not every app needs it
         with _environment("OMP_NUM_THREADS", str(count)):
@@ -66,7 +86,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -155,7 +155,7 @@ def _search(
     if precision == "auto":
         from fl_opt.training.precision import fastest_precision
 
-        precision = fastest_precision(model, examples, settings, batch_size=size)
+        precision = fastest_precision(model, examples, settings, batch_size=size, folder=folder)
     known = settings.model_copy(update={"batch_size": size, "precision": precision})
     plan = fixed_plan(known)
     if limited and budget is not None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from fl_opt.cache.remembered import remember
 from fl_opt.config import TrainSettings
 from fl_opt.data import AnyExamples
 from fl_opt.training.plan import Plan, Precision, trial_plan
+from fl_opt.training.trials import trial_key
 
 _FIRST_SCALE = 2.0**12
 """Of the loss in fp16. Torch's own first scale overflows for some steps, of which clients have
@@ -46,11 +49,17 @@ def build_scaler(device: torch.device, precision: Precision) -> torch.amp.GradSc
 
 
 def fastest_precision(
-    model: nn.Module, examples: AnyExamples, settings: TrainSettings, *, batch_size: int
+    model: nn.Module,
+    examples: AnyExamples,
+    settings: TrainSettings,
+    *,
+    batch_size: int,
+    folder: Path,
 ) -> Precision:
     """Find the precision in which a few steps take the least time.
 
-    Fewer bits have to save at least a twentieth of the time, and to keep the loss finite.
+    Fewer bits have to save at least a twentieth of the time, and to keep the loss finite. What
+    is found is remembered for the device and the model.
 
     Parameters
     ----------
@@ -61,11 +70,32 @@ def fastest_precision(
     settings : TrainSettings
     batch_size : int
         At least 1.
+    folder : Path
+        Of the cache; see :func:`~fl_opt.cache.cache_folder`.
     """
-    device = next(model.parameters()).device
-    kinds: tuple[Precision, ...] = ("fp32", "bf16")
-    if device.type == "cuda":
-        kinds += ("fp16",)
+    kinds = _kinds(next(model.parameters()).device)
+    key = {**trial_key(model, examples, settings), "batch_size": batch_size}
+    found: Precision = remember(
+        folder,
+        "precision",
+        key,
+        lambda: _search(model, examples, settings, kinds, batch_size),
+        usable=lambda value: value in kinds,
+    )
+    return found
+
+
+def _kinds(device: torch.device) -> tuple[Precision, ...]:
+    return ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
+
+
+def _search(
+    model: nn.Module,
+    examples: AnyExamples,
+    settings: TrainSettings,
+    kinds: tuple[Precision, ...],
+    batch_size: int,
+) -> Precision:
     plan = trial_plan(settings, batch_size)
     seconds = dict.fromkeys(kinds, float("inf"))
     for _ in range(_TURNS):  # in turns: what else the machine does is then alike for all

@@ -7,6 +7,7 @@ import os
 import sys
 
 import pytest
+import threadpoolctl
 import torch
 
 from fl_opt.simulation import resources
@@ -27,6 +28,25 @@ def test_threads(text: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
     assert os.environ.get("OMP_NUM_THREADS") == text
+
+
+@pytest.mark.parametrize("text", ["1", "2"])
+def test_numpy_multiplies_with_the_same_threads(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads() -> set[int]:
+        return {
+            library["num_threads"]
+            for library in threadpoolctl.threadpool_info()
+            if library["user_api"] == "blas"
+        }
+
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    before = threads()
+    assert before, "no library that threadpoolctl knows"
+    with client_threads():
+        assert threads() == {int(text)}
+    assert threads() == before
 
 
 @pytest.mark.parametrize("text", [None, "3"])
@@ -64,11 +84,11 @@ def test_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-    monkeypatch.setattr(resources, "_cores", lambda: 8)
+    monkeypatch.setattr(resources, "cores", lambda: 8)
     assert worker_count(wanted, clients) == count
 
 
 def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= resources._cores() <= (os.cpu_count() or 1)
+    assert 1 <= resources.cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert resources._cores() == os.cpu_count()
+    assert resources.cores() == os.cpu_count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,10 @@ def trained(precision: Precision, model: nn.Module, examples: Examples) -> nn.Mo
     model = copy.deepcopy(model)
     train(model, examples, SETTINGS, seed=1, plan=Plan(16, 16, precision))
     return model
+
+
+def found(model: nn.Module, folder: Path) -> Precision:
+    return fastest_precision(model, separable(32), SETTINGS, batch_size=16, folder=folder)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -85,17 +90,27 @@ def test_a_step_that_overflows_in_fp16_is_left_out() -> None:
     ],
 )
 def test_fewer_bits_have_to_be_worth_it(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], expected: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: dict[str, float], expected: str
 ) -> None:
     monkeypatch.setattr(module, "_trial", lambda *arguments: seconds[arguments[-1]])
-    chosen = fastest_precision(small(), separable(32), SETTINGS, batch_size=16)
-    assert chosen == expected
+    assert found(small(), tmp_path) == expected
 
 
-def test_the_trial_is_real_and_leaves_the_model_alone() -> None:
+def test_a_trial_is_made_once_for_a_device_and_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_trial", lambda *a: 0.1 if a[-1] == "bf16" else 1.0)
+    assert found(small(), tmp_path) == "bf16"
+    monkeypatch.setattr(module, "_trial", lambda *a: 0.1 if a[-1] == "fp32" else 1.0)
+    assert found(small(), tmp_path) == "bf16"
+    assert found(nn.Sequential(nn.Linear(8, 3)), tmp_path) == "fp32"
+    assert found(small(), tmp_path / "another") == "fp32"
+
+
+def test_the_trial_is_real_and_leaves_the_model_alone(tmp_path: Path) -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())
-    assert fastest_precision(model, separable(32), SETTINGS, batch_size=16) in {"fp32", "bf16"}
+    assert found(model, tmp_path) in {"fp32", "bf16"}
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
