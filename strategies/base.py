@@ -19,6 +19,7 @@ from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
+from strategies.adaptation import Adaptation
 from strategies.balance import Balance
 from strategies.client_evaluation import ClientEvaluation
 from strategies.collection import Collection
@@ -58,7 +59,8 @@ class CompressedStrategy(RoundLoop):
     Parameters
     ----------
     codec : str
-        Spec of what clients send.
+        Spec of what clients send; ``auto`` chooses for each client by its bandwidth, see
+        :mod:`fl_opt.exchange.ladder`.
     downlink : DownlinkOptions
         How the model travels to clients.
     feedback : str
@@ -143,13 +145,15 @@ class CompressedStrategy(RoundLoop):
         observers: Sequence[RoundObserver] = (),
         **fedavg: Any,
     ) -> None:
-        self.downlink = downlink or DownlinkOptions()
+        self._adaptation = Adaptation(codec, downlink or DownlinkOptions())
+        codec, self.downlink = self._adaptation.codec, self._adaptation.downlink
         super().__init__(
             GlobalModel(),
             Messenger(
                 build_downlink(self.downlink, seed=seed),
                 ReplyRules(codec, feedback, seed, submodels=submodels),
                 Pruning(pruning),
+                self._adaptation,
             ),
             checkpoints=checkpoints,
             checkpoint_every=checkpoint_every,
@@ -195,6 +199,7 @@ class CompressedStrategy(RoundLoop):
             ),
             roster=self._roster,
             balance=self._balance,
+            adaptation=self._adaptation,
             model=self._model,
             messenger=self._messenger,
             correspondence=self._correspondence,
@@ -275,6 +280,7 @@ class CompressedStrategy(RoundLoop):
             self._roster.state(),
             self._balance.state(),
             self._messenger.pruning.state(),
+            self._adaptation.state(),
         )
 
     def remember(self, memory: Memory) -> None:
@@ -283,6 +289,7 @@ class CompressedStrategy(RoundLoop):
         self._roster.restore(memory.roster)
         self._balance.restore(memory.balance)
         self._messenger.pruning.restore(memory.pruning, self._model.spec.size)
+        self._adaptation.restore(memory.adaptation)
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -346,6 +353,8 @@ class CompressedStrategy(RoundLoop):
             vector = self._messenger.advance(server_round, vector, exact)
             self._model.move(vector, exact)
         self._log.trained(aggregated)
+        loss = aggregated.get("train-loss")
+        self._adaptation.end_round(loss if isinstance(loss, float) else None)
         if taken.evaluations:
             self._log.evaluated(
                 self.evaluate_metrics_aggr_fn(taken.evaluations, self.weighted_by_key)

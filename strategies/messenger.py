@@ -22,6 +22,7 @@ from fl_opt.exchange.reference import ExactArrays
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.exchange.submodels import NO_SUBMODELS, cut
 from fl_opt.params import ParamSpec
+from strategies.adaptation import Adaptation
 from strategies.pruning import Pruning
 
 OwnConfig: TypeAlias = Callable[[int], Mapping[str, Any]]
@@ -43,6 +44,8 @@ class Messenger:
         How clients are to answer.
     pruning : Pruning, optional
         What of the model is pruned. Default: nothing, for ever.
+    adaptation : Adaptation, optional
+        Which codec each client gets. Default: all the same.
 
     Attributes
     ----------
@@ -51,10 +54,15 @@ class Messenger:
     """
 
     def __init__(
-        self, downlink: Downlink, rules: ReplyRules, pruning: Pruning | None = None
+        self,
+        downlink: Downlink,
+        rules: ReplyRules,
+        pruning: Pruning | None = None,
+        adaptation: Adaptation | None = None,
     ) -> None:
         self.downlink = downlink
         self.pruning = pruning or Pruning("none")
+        self._adaptation = adaptation
         self.ledger = Ledger()
         self._rules = rules
         self._spec = ParamSpec(())
@@ -64,6 +72,7 @@ class Messenger:
         self._own: OwnConfig | None = None
         self._ttl: float | None = None
         self._repeats: Counter[int] = Counter()
+        self._wanted: int | None = None
 
     @property
     def version(self) -> int:
@@ -77,6 +86,8 @@ class Messenger:
         if self._rules.submodels != NO_SUBMODELS:
             cut(spec, self._rules.submodels, 0.5, 0)  # refuses a model that cannot be cut
         self.downlink.begin(spec, vector, exact)
+        if self._adaptation is not None:
+            self._adaptation.begin(spec.size)
 
     def advance(self, server_round: int, vector: Vector, exact: ExactArrays) -> Vector:
         """Take over the next model, of which some may be pruned before: return it.
@@ -134,6 +145,7 @@ class Messenger:
         *,
         evaluate: bool = False,
         participants: int = 0,
+        wanted: int | None = None,
         own: OwnConfig | None = None,
         ttl: float | None = None,
     ) -> list[tuple[Message, Kind]]:
@@ -151,6 +163,8 @@ class Messenger:
             Whether clients are to evaluate before they train.
         participants : int
             Clients that take part, where these are more than the nodes asked now.
+        wanted : int, optional
+            How many of them are waited for. Default: all.
         own : callable, optional
             An :data:`OwnConfig`.
         ttl : float, optional
@@ -161,6 +175,7 @@ class Messenger:
         self._config = ConfigRecord(dict(config))
         self._own = own
         self._ttl = ttl
+        self._wanted = wanted
         self._repeats.clear()
         self._rules = dataclasses.replace(
             self._rules, participants=max(participants, len(nodes)), evaluate=evaluate
@@ -171,6 +186,9 @@ class Messenger:
         """Return a message of the same round to each of some more nodes."""
         nodes = list(nodes)
         self.downlink.prepare(self.ledger.of(node_id).held for node_id in nodes)
+        if self._adaptation is not None and self._type == MessageType.TRAIN:
+            wanted = len(nodes) if self._wanted is None else self._wanted
+            self._adaptation.choose(nodes, min(wanted, len(nodes)))
         return [self._message(node_id, self._type) for node_id in nodes]
 
     def note(self, node_id: int, answer: Answer) -> None:
@@ -206,11 +224,16 @@ class Messenger:
 
     def _message(self, node_id: int, message_type: str) -> tuple[Message, Kind]:
         account = self.ledger.of(node_id)
-        delivery = self.downlink.serve(node_id, account.held, seed=account.seed)
+        level = self._adaptation.level(node_id) if self._adaptation is not None else None
+        delivery = self.downlink.serve(
+            node_id, account.held, seed=account.seed, codec=level.down if level else None
+        )
         asks = message_type == MessageType.TRAIN
         content = RecordDict(
             {
-                records.META: self._meta(node_id, delivery, asks=asks),
+                records.META: self._meta(
+                    node_id, delivery, codec=level.up if level and asks else None, asks=asks
+                ),
                 records.CONFIG: self._config_of(node_id),
             }
         )
@@ -223,6 +246,8 @@ class Messenger:
             group_id=str(self._round),
             ttl=self._ttl,
         )
+        if self._adaptation is not None and asks:
+            self._adaptation.sent(message)
         return message, delivery.kind
 
     def _config_of(self, node_id: int) -> ConfigRecord:
@@ -230,8 +255,13 @@ class Messenger:
         own = self._own(node_id) if self._own is not None else {}
         return ConfigRecord({**self._config, **own}) if own else self._config
 
-    def _meta(self, node_id: int, delivery: Delivery, *, asks: bool) -> ConfigRecord:
+    def _meta(
+        self, node_id: int, delivery: Delivery, *, codec: str | None, asks: bool
+    ) -> ConfigRecord:
         ledger, version = self.ledger, self.version
+        rules = self._rules
+        if codec is not None:
+            rules = dataclasses.replace(rules, codec=codec, measure=True)
         meta: dict[str, records.MetaValue] = {
             "version": version,
             "base": delivery.base,
@@ -241,7 +271,7 @@ class Messenger:
             "spec": self._spec.fingerprint,
             "update": ledger.issue(node_id, version) if asks else 0,
             "acknowledged": ledger.of(node_id).accepted,
-            **self._rules.to_meta(),
+            **rules.to_meta(),
         }
         if delivery.base == NOTHING or delivery.kind is Kind.FROM_SEED:
             meta["model"] = self._spec.to_bytes()

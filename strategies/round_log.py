@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fl_opt.exchange import records
 from fl_opt.exchange.downlink import Kind
 from fl_opt.exchange.incoming import Answer
+from fl_opt.exchange.ladder import Level
 from fl_opt.exchange.traffic import message_bytes, payload_bytes
 from fl_opt.profiling.memory import peak_memory_bytes
 from fl_opt.profiling.rounds import ClientRecord, RoundObserver, RoundRecord
@@ -122,6 +123,21 @@ class RoundLog:
         client.num_examples = num_examples
         client.staleness.append(staleness)
         client.seconds = seconds if math.isfinite(seconds) else 0.0
+
+    def work_seconds(self, reply: Message) -> float:
+        """Return how long a client has worked for its reply, on the clock of the round."""
+        if self._timing_of is not None:
+            return float(self._timing_of(reply).compute)
+        meta: Mapping[str, Any] = reply.content.config_records.get(records.META, {})
+        parts = (_number(meta, "train-seconds"), _number(meta, "encode-seconds"))
+        return max(sum(part or 0.0 for part in parts), 0.0)
+
+    def adapted(self, node_id: int, level: Level, mbps: tuple[float, float] | None) -> None:
+        """Note which codecs were chosen for a client, and what its link is thought to be."""
+        client = self._client(node_id)
+        client.codec_up, client.codec_down = level.up, level.down or ""
+        if mbps is not None:
+            client.mbps_down, client.mbps_up = mbps
 
     def refused(self, node_id: int, reason: str) -> None:
         """Note a reply that could not be used."""

@@ -44,12 +44,15 @@ class Memory:
         Plain values that the next choice of clients and the size of their work depend on.
     pruning : dict of str to ndarray
         What is pruned, and since when.
+    adaptation : dict
+        Plain values that the next choice of codecs depends on.
     """
 
     optimizer: Arrays
     roster: dict[str, Any]
     balance: dict[str, Any]
     pruning: Arrays = field(default_factory=dict)
+    adaptation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def save(
         "round": progress.server_round,
         "roster": progress.memory.roster,
         "balance": progress.memory.balance,
+        "adaptation": progress.memory.adaptation,
         "longest": progress.longest,
         "late": {key: [sent.node_id, sent.at] for key, sent in progress.late.items()},
         "mode": messenger.downlink.mode,
@@ -150,6 +154,7 @@ def load(
             values["roster"],
             values["balance"],
             below(arrays, "pruning/"),
+            values.get("adaptation", {}),
         ),
         late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
         longest=float(values["longest"]),

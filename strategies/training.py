@@ -12,7 +12,9 @@ from flwr.app import ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
 
 from fl_opt.errors import FlOptError
+from fl_opt.exchange.incoming import Answer
 from fl_opt.exchange.ledger import NotOpenError
+from strategies.adaptation import Adaptation
 from strategies.balance import Balance
 from strategies.collection import Collection, Scale, Taken
 from strategies.correspondence import Correspondence
@@ -61,6 +63,7 @@ class Training:
     rules : TrainingRules
     roster : Roster
     balance : Balance
+    adaptation : Adaptation
     model : GlobalModel
     messenger : Messenger
     correspondence : Correspondence
@@ -73,6 +76,7 @@ class Training:
         *,
         roster: Roster,
         balance: Balance,
+        adaptation: Adaptation,
         model: GlobalModel,
         messenger: Messenger,
         correspondence: Correspondence,
@@ -81,6 +85,7 @@ class Training:
         self._rules = rules
         self._roster = roster
         self._balance = balance
+        self._adaptation = adaptation
         self._model = model
         self._messenger = messenger
         self._correspondence = correspondence
@@ -143,6 +148,7 @@ class Training:
             dense_bytes=self._model.dense_bytes,
             evaluate=evaluate,
             participants=len(nodes) + self._at_work if self._rules.pace.refills else 0,
+            wanted=self._wanted or None,
             own=own_config,
             ttl=self._rules.ttl,
         )
@@ -193,6 +199,7 @@ class Training:
             self._report(reply, None)
             return False
         self._report(reply, found)
+        self._learn(reply, found, answer)
         self._correspondence.settled(reply)
         return True
 
@@ -215,6 +222,21 @@ class Training:
         self._log.accepted(
             node_id, found.num_examples, staleness=found.staleness, seconds=seconds
         )
+
+    def _learn(self, reply: Message, found: Taken, answer: Answer) -> None:
+        """Learn from a reply that counts how fast its client's link is."""
+        node_id = self._correspondence.node_of(reply)
+        level = self._adaptation.level(node_id)
+        if level is None:
+            return
+        self._adaptation.observe(
+            reply,
+            seconds=self._correspondence.seconds_of(reply),
+            work_seconds=self._log.work_seconds(reply),
+            sent_norm=found.update.norm(),
+            update_norm=answer.update_norm,
+        )
+        self._log.adapted(node_id, level, self._adaptation.mbps(node_id))
 
     def _give_up(self, *, surplus: bool) -> None:
         """Deal with what has not come; those who were asked for nothing have not failed."""

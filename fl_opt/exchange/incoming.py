@@ -44,6 +44,8 @@ class Answer:
         L2 norm of what the client has not sent; 0 if it keeps nothing.
     width : float
         Width of the sub-model that the client has trained; 1 for the whole model.
+    update_norm : float
+        L2 norm of the update before it was coded; 0 if the client does not say.
     """
 
     held: str
@@ -56,6 +58,7 @@ class Answer:
     lost: bool = False
     residual_norm: float = 0.0
     width: float = 1.0
+    update_norm: float = 0.0
 
     @classmethod
     def of(cls, content: RecordDict) -> Answer:
@@ -78,8 +81,9 @@ class Answer:
             spec=records.meta_value(meta, "spec", str)[:_LONGEST],
             returned=bool(meta.get("returned", False)),
             lost=bool(meta.get("lost", False)),
-            residual_norm=_norm(meta),
+            residual_norm=_norm(meta, "residual-norm"),
             width=records.meta_value({"width": 1.0, **meta}, "width", float),
+            update_norm=_norm(meta, "update-norm"),
         )
 
 
@@ -145,6 +149,6 @@ def decode_update(
     return UplinkUpdate(*decode_blob(records.find_payload(content), spec, covers), part)
 
 
-def _norm(meta: Mapping[str, object]) -> float:
-    value = meta.get("residual-norm", 0.0)
+def _norm(meta: Mapping[str, object], key: str) -> float:
+    value = meta.get(key, 0.0)
     return value if isinstance(value, float) and 0.0 <= value < math.inf else 0.0

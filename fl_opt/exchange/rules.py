@@ -26,6 +26,8 @@ class ReplyRules:
         Whether the client is to evaluate the model it receives before it trains.
     submodels : str
         Spec of who trains which part of the model; see :mod:`fl_opt.exchange.submodels`.
+    measure : bool
+        Whether the client is to say how large its update was before it was coded.
     """
 
     codec: str
@@ -34,12 +36,14 @@ class ReplyRules:
     participants: int = 0
     evaluate: bool = False
     submodels: str = NO_SUBMODELS
+    measure: bool = False
 
     def to_meta(self) -> dict[str, MetaValue]:
         """Return the entries that go beside a payload."""
         whole = self.submodels == NO_SUBMODELS
         return {
             **({} if whole else {"submodels": self.submodels}),
+            **({"measure": True} if self.measure else {}),
             "codec": self.codec,
             "feedback": self.feedback,
             "seed": self.seed,
@@ -66,4 +70,5 @@ class ReplyRules:
             participants=participants,
             evaluate=meta_value(meta, "evaluate", bool),
             submodels=meta_value({"submodels": NO_SUBMODELS, **meta}, "submodels", str),
+            measure=meta_value({"measure": False, **meta}, "measure", bool),
         )

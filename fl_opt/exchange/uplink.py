@@ -137,6 +137,8 @@ class Turn:
             width=self.width,
         ).store(state)
         beside: dict[str, records.MetaValue] = {"returned": self.returned, "lost": self.lost}
+        if rules.measure:
+            beside["update-norm"] = float(np.linalg.norm(vector))
         if feedback.unsent:
             beside["residual-norm"] = float(np.linalg.norm(moved[feedback.unsent]))
         return payload, {**reply_meta(received), **beside, **_width_meta(self.width)}

@@ -14,6 +14,9 @@ class ClientRecord:
     what was sent. ``error`` says why a reply was not used. ``seconds`` is the time from the
     server's message to the reply that was used last, on the virtual clock where there is one.
     ``staleness`` has an entry for each update used: the versions that it missed.
+
+    Where codecs are chosen for each client, ``codec_up`` and ``codec_down`` name them (empty:
+    that of the run), and ``mbps_down`` and ``mbps_up`` are what its link is thought to carry.
     """
 
     node_id: int
@@ -26,6 +29,10 @@ class ClientRecord:
     encode_seconds: float = 0.0
     peak_memory_bytes: int = 0
     error: str | None = None
+    codec_up: str = ""
+    codec_down: str = ""
+    mbps_down: float | None = None
+    mbps_up: float | None = None
 
 
 @dataclass

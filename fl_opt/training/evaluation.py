@@ -10,7 +10,7 @@ from torch import nn
 from fl_opt.data import AnyExamples
 from fl_opt.training.loss import prediction_loss
 
-_BATCH = 512
+_BATCH = 128
 
 
 @dataclass(frozen=True)

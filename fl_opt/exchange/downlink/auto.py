@@ -55,7 +55,9 @@ class AutoDownlink(Downlink):
         """Be told what the clients of a round hold."""
         self._shared.prepare(holdings)
 
-    def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
+    def serve(
+        self, node_id: int, held: str, *, seed: bool, codec: str | None = None
+    ) -> Delivery:
         """Return the smaller of both, or the one that the client depends on."""
         if self._per_client.holds(node_id, held):
             return self._per_client.serve(node_id, held, seed=seed)

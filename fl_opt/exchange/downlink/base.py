@@ -128,7 +128,9 @@ class Downlink(ABC):
         """Be told what the clients of a round hold, before they are served one by one."""
 
     @abstractmethod
-    def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
+    def serve(
+        self, node_id: int, held: str, *, seed: bool, codec: str | None = None
+    ) -> Delivery:
         """Return what a client is to be sent.
 
         Parameters
@@ -139,6 +141,8 @@ class Downlink(ABC):
             :data:`NOTHING`.
         seed : bool
             Whether the client may be able to build the first model from the seed.
+        codec : str, optional
+            Spec of a difference that is coded for it alone; the others go by their own.
         """
 
     def confirm(self, node_id: int, held: str) -> None:  # noqa: B027

@@ -75,7 +75,9 @@ class FullDownlink(Downlink):
         self._delivery = None
         self.version += 1
 
-    def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
+    def serve(
+        self, node_id: int, held: str, *, seed: bool, codec: str | None = None
+    ) -> Delivery:
         """Return the model."""
         if self._delivery is None:
             payload = whole_blob(self._spec, self._codec, self._reference, seed=self.version)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fl_opt.codecs import build_codec
+from fl_opt.codecs import Encoder, build_codec
 from fl_opt.codecs.update import Vector
 from fl_opt.exchange.blob import decode_blob, encode_blob
 from fl_opt.exchange.coverage import Coverage
@@ -61,7 +61,8 @@ class PerClientDownlink(Downlink):
 
     def __init__(self, codec: str, *, seed: int, from_seed: bool, memory_limit: int) -> None:
         super().__init__()
-        self._codec = build_codec(codec)
+        build_codec(codec)  # refuses a spec that is wrong
+        self._spec_of_codec = codec
         self._seed = seed
         self._from_seed = from_seed
         self._memory_limit = memory_limit
@@ -100,13 +101,21 @@ class PerClientDownlink(Downlink):
         self._encoded.clear()
         self.version += 1
 
-    def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
+    def serve(
+        self, node_id: int, held: str, *, seed: bool, codec: str | None = None
+    ) -> Delivery:
         """Return the difference to what the client holds, coded for it alone."""
         base = self._held.get(node_id, {}).get(held)
-        return self.serve_from(node_id, held, base, seed=seed)
+        return self.serve_from(node_id, held, base, seed=seed, codec=codec)
 
     def serve_from(
-        self, node_id: int, held: str, base: Reference | None, *, seed: bool
+        self,
+        node_id: int,
+        held: str,
+        base: Reference | None,
+        *,
+        seed: bool,
+        codec: str | None = None,
     ) -> Delivery:
         """Do as :meth:`serve` does, for a base that need not be among those kept."""
         if held != NOTHING and held == self._reached.get(node_id):
@@ -114,7 +123,7 @@ class PerClientDownlink(Downlink):
         before = self._delivered.get(node_id)
         if before and held == before.base:
             return before
-        delivery, reference = self._encode(held, base, seed)
+        delivery, reference = self._encode(held, base, seed, codec or self._spec_of_codec)
         self._delivered[node_id] = delivery
         self._reached[node_id] = reference.fingerprint
         kept = {held: base} if base is not None else {}
@@ -178,7 +187,7 @@ class PerClientDownlink(Downlink):
         self._reached = {int(node_id): str(name) for node_id, name in values["reached"]}
 
     def _encode(
-        self, held: str, base: Reference | None, seed: bool
+        self, held: str, base: Reference | None, seed: bool, codec: str
     ) -> tuple[Delivery, Reference]:
         kind, name = Kind.DIFFERENCE, held
         if base is None and seed and self._first is not None:
@@ -187,11 +196,14 @@ class PerClientDownlink(Downlink):
             return self._whole()
         if kind is Kind.FROM_SEED and self.version == 0:
             return Delivery.of(kind, name, base.fingerprint, b""), base
-        if name not in self._encoded:
-            self._encoded[name] = self._difference(kind, name, base)
-        return self._encoded[name]
+        key = f"{name} {codec}"
+        if key not in self._encoded:
+            self._encoded[key] = self._difference(kind, name, base, build_codec(codec))
+        return self._encoded[key]
 
-    def _difference(self, kind: Kind, name: str, base: Reference) -> tuple[Delivery, Reference]:
+    def _difference(
+        self, kind: Kind, name: str, base: Reference, codec: Encoder
+    ) -> tuple[Delivery, Reference]:
         """Encode, once for all clients that hold the same."""
         place = derive_seed(self._seed, "downlink", self.version, zlib.crc32(name.encode()))
         alive = self._model.alive
@@ -201,7 +213,7 @@ class PerClientDownlink(Downlink):
         if alive is not None:
             difference = alive.gather(difference)
         payload = encode_blob(
-            self._spec, self._codec, difference, self._model.exact, seed=place, covers=alive
+            self._spec, codec, difference, self._model.exact, seed=place, covers=alive
         )
         if len(mask) + len(payload) > 4 * self._spec.size:
             return self._whole()

@@ -115,7 +115,9 @@ class SharedDownlink(Downlink):
         if self._sums_allowed:
             self._history.prepare(holdings)
 
-    def serve(self, node_id: int, held: str, *, seed: bool) -> Delivery:
+    def serve(
+        self, node_id: int, held: str, *, seed: bool, codec: str | None = None
+    ) -> Delivery:
         """Return the cheapest way to the reference, encoded once for all who need it."""
         key = f"{held}{SEED if seed else ''}"
         if key not in self._deliveries:
