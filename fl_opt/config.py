@@ -3,7 +3,8 @@
 Flower hands an app one flat mapping (``{"uplink.codec": "topk(0.02) | ternary", ...}``).
 :func:`load_settings` turns it into nested, validated, immutable settings and refuses what
 it does not know. ``pyproject.toml`` holds the commented defaults; the defaults here are
-the same, so that a missing key is never an error (a test compares the two).
+the same, so that a missing key is never an error (a test compares the two). What a profile
+decides is filled in on the way; see :mod:`fl_opt.profiles`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fl_opt.errors import ConfigError
+from fl_opt.profiles import BY_PROFILE, PROFILE_KEYS, ProfileName, profile_values
 
 ConfigValue: TypeAlias = bool | int | float | str
 
@@ -164,6 +166,7 @@ class OutputSettings(_Section):
 class Settings(_Section):
     """All settings of a run; see ``pyproject.toml`` for what each one does."""
 
+    profile: ProfileName = "balanced"
     dataset: str = "digits"
     model: str = "mlp"
     strategy: str = "fedavg"
@@ -217,12 +220,29 @@ def load_settings(run_config: Mapping[str, ConfigValue]) -> Settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r}{_suggest(key, known)}")
         section, _, name = key.rpartition(".")
-        target = nested.setdefault(section, {}) if section else nested
-        target[name] = value
+        if value != BY_PROFILE or key not in PROFILE_KEYS:
+            target = nested.setdefault(section, {}) if section else nested
+            target[name] = value
     try:
-        return Settings.model_validate(nested)
+        return _by_profile(Settings.model_validate(nested))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+
+
+def _by_profile(settings: Settings) -> Settings:
+    """Fill in what was not given, as the profile has it."""
+    sampled = settings.round.clients > 0
+    changed: dict[str, dict[str, ConfigValue]] = {}
+    for key, value in profile_values(settings.profile, sampled=sampled).items():
+        section, _, name = key.partition(".")
+        name = name.replace("-", "_")
+        if name not in getattr(settings, section).model_fields_set:
+            changed.setdefault(section, {})[name] = value
+    sections = {
+        section: getattr(settings, section).model_copy(update=values)
+        for section, values in changed.items()
+    }
+    return settings.model_copy(update=sections)
 
 
 def setting_names() -> Iterator[str]:

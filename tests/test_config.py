@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fl_opt.config import ConfigValue, Settings, flat_settings, load_settings, setting_names
 from fl_opt.errors import ConfigError
+from fl_opt.profiles import BY_PROFILE, PROFILE_KEYS
 
 ROOT = Path(__file__).parents[1]
 NAMES = list(setting_names())
@@ -27,10 +28,16 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, C
 
 def test_pyproject_holds_the_defaults_to_the_letter() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    written = list(flatten(project["tool"]["flwr"]["app"]["config"]))
-    assert written == list(flat_settings(Settings()))
+    written = dict(flatten(project["tool"]["flwr"]["app"]["config"]))
+    assert list(written) == list(NAMES)
+    assert [key for key, value in written.items() if value == BY_PROFILE] == [
+        key for key in NAMES if key in PROFILE_KEYS
+    ]
     defaults = dict(flat_settings(Settings()))
-    assert [key for key, value in written if type(value) is not type(defaults[key])] == []
+    own = {key: value for key, value in written.items() if key not in PROFILE_KEYS}
+    assert own == {key: defaults[key] for key in own}
+    assert [key for key, value in own.items() if type(value) is not type(defaults[key])] == []
+    assert load_settings(written) == Settings()
 
 
 def test_every_default_in_pyproject_has_a_comment_above_or_says_all() -> None:

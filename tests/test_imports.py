@@ -16,7 +16,7 @@ import fl_opt
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    ("fl_opt.errors",),
+    ("fl_opt.errors", "fl_opt.profiles"),
     ("fl_opt.params", "fl_opt.config", "fl_opt.wire", "fl_opt.seeds", "fl_opt.checkpoint"),
     ("fl_opt.cache", "fl_opt.run_config"),
     ("fl_opt.codecs",),

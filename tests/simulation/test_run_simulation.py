@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import run_simulation
-from fl_opt.config import Settings, flat_settings
+from fl_opt.config import Settings, load_settings
 from fl_opt.errors import ConfigError, FlOptError
 from fl_opt.simulation import engines
 from run_simulation import cli, parse_run_config, run
@@ -57,7 +57,7 @@ class TestRunConfig:
             parse_run_config([str(path)])
 
     def test_defaults_are_those_of_the_settings(self) -> None:
-        assert run_simulation._default_config() == dict(flat_settings(Settings()))
+        assert load_settings(run_simulation._default_config()) == Settings()
 
 
 @pytest.mark.parametrize(
