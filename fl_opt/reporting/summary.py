@@ -148,11 +148,15 @@ class Exchange:
     ----------
     down_by_kind : dict of str to int
         Payload bytes to clients, by what they were.
+    codecs_up, codecs_down : dict of str to int
+        Where codecs are chosen for each client: how many replies each was used for.
     served_again, stale, ignored, returned, lost : int
         See :class:`~fl_opt.profiling.rounds.RoundRecord`.
     """
 
     down_by_kind: dict[str, int]
+    codecs_up: dict[str, int]
+    codecs_down: dict[str, int]
     served_again: int
     stale: int
     ignored: int
@@ -160,7 +164,7 @@ class Exchange:
     lost: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values under kebab-case keys."""
+        """Return plain values under kebab-case keys; codecs keep their own names."""
         return _kebab(asdict(self))
 
 

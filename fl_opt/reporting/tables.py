@@ -49,6 +49,7 @@ def _metrics(summary: RunSummary) -> Table:
         ("time per round", _time(summary)),
         ("  of which", _parts(summary)),
         ("communication", _communication(summary)),
+        ("codecs chosen", _codecs(summary)),
         ("exchange", _exchange(summary)),
         ("peak memory", _memory(summary)),
         ("convergence", _convergence(summary)),
@@ -117,6 +118,19 @@ def _exchange(summary: RunSummary) -> str:
         (exchange.lost, "residuals lost"),
     )
     return ", ".join(f"{count} {what}" for count, what in events if count)
+
+
+def _codecs(summary: RunSummary) -> str:
+    """Say what clients were told to send, and were sent; nothing if all had the same."""
+
+    def line(direction: str, chosen: dict[str, int]) -> str:
+        total = sum(chosen.values())
+        words = [f"{codec} {count / total:.0%}" for codec, count in chosen.items()]
+        return f"{direction}: {', '.join(words)}" if words else ""
+
+    exchange = summary.exchange
+    lines = (line("up", exchange.codecs_up), line("down", exchange.codecs_down))
+    return "\n".join(filter(None, lines))
 
 
 def _memory(summary: RunSummary) -> str:

@@ -94,8 +94,11 @@ def _exchange(records: Sequence[RoundRecord]) -> Exchange:
     kinds: Counter[str] = Counter()
     for record in records:
         kinds.update(record.bytes_down_by_kind)
+    used = [client for r in records for client in r.clients if client.error is None]
     return Exchange(
         down_by_kind=dict(kinds),
+        codecs_up=dict(Counter(c.codec_up for c in used if c.codec_up).most_common()),
+        codecs_down=dict(Counter(c.codec_down for c in used if c.codec_down).most_common()),
         served_again=sum(record.served_again for record in records),
         stale=sum(record.stale for record in records),
         ignored=sum(record.ignored for record in records),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fl_opt.profiling.rounds import RoundRecord
+from fl_opt.profiling.rounds import ClientRecord, RoundRecord
 from fl_opt.reporting import RunInfo, RunSummary, print_summary, summarize
 from tests.reporting.runs import records, settings
 
@@ -84,6 +84,25 @@ def test_a_run_in_which_nothing_happened(info: RunInfo) -> None:
     assert "peak memory server not measured, clients not measured" in found
     assert "convergence accuracy was not evaluated" in found
     assert cells(lines, "up") == ["up", "0 B", "0 B", "0 B", "-", "-"]
+
+
+def test_codecs_chosen_for_clients(info: RunInfo) -> None:
+    lean, rich = "topk(0.01) | ternary", "topk(0.04) | ternary"
+    clients = [
+        ClientRecord(1, codec_up=rich, codec_down="ecsq(1)"),
+        ClientRecord(2, codec_up=lean),
+        ClientRecord(3, codec_up=lean),
+        ClientRecord(4, codec_up=lean),
+        ClientRecord(5, codec_up=lean, error="no reply"),
+    ]
+    summary = summarize(info, [RoundRecord(1, clients=clients)])
+    found = text(render(summary))
+    assert f"codecs chosen up: {lean} 75%, {rich} 25% down: ecsq(1) 100%" in found
+    assert summary.to_dict()["exchange"]["codecs-up"] == {lean: 3, rich: 1}
+
+
+def test_no_codecs_chosen_where_all_have_the_same(info: RunInfo) -> None:
+    assert "codecs chosen" not in text(render(summarize(info, records())))
 
 
 def test_no_virtual_line_on_a_real_network(info: RunInfo) -> None:
