@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.time_to_accuracy import methods
+from benchmarks.time_to_accuracy.page import write_page
 from benchmarks.time_to_accuracy.plan import Job, Plan, tuned_methods
 from benchmarks.time_to_accuracy.runs import Runs
 from benchmarks.time_to_accuracy.tasks import TASKS
@@ -34,11 +35,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=max(os.cpu_count() or 1, 1))
     parser.add_argument("--quick", action="store_true", help="6 rounds of everything, one seed")
     parser.add_argument("--folder", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--page", type=Path, help="write what is there, and run nothing")
     arguments = parser.parse_args()
     folder = arguments.folder / "quick" if arguments.quick else arguments.folder
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
     plan = Plan(Runs(folder), seeds, arguments.quick)
     console = Console()
+    if arguments.page:
+        write_page(plan, arguments.page)
+        console.print(f"wrote {arguments.page}")
+        return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each run
     for stage in arguments.stages:
         for name, listed in steps(plan, stage, arguments.tasks):
@@ -54,7 +60,7 @@ def steps(
     match stage:
         case "tuning":
             return [
-                (f"tuning, {t.name}", lambda t=t: plan.tuning(t, tuned_methods(t)))  # type: ignore[misc]
+                (f"tuning, {t.name}", lambda t=t: plan.tuning(t, tuned_methods()))  # type: ignore[misc]
                 for t in chosen
             ]
         case "methods":

@@ -67,25 +67,31 @@ CAREFUL = Method("careful", coded("topk(0.05) | ternary", "ecsq(1.5)"), tuned_as
 OURS: Final = (BALANCED, SMALLEST, CAREFUL)
 PEERS: Final = (FEDAVG, INT8, BY_HAND, STC, STC_TUNED, EDEN, EDEN_LEAN)
 
+UP: Final = "topk(0.02) | ternary"
 CANDIDATES: Final = (
     *(
         Method(f"up {up}, down {down}", coded(f"topk({up}) | ternary", f"ecsq({down})"))
         for up, down in ((0.02, 1.0), (0.02, 0.5), (0.01, 0.75), (0.04, 0.75))
     ),
+    *(
+        Method(f"shared, step 1/{n}", coded(UP, f"ecsq(step={1 / n})", "shared"))
+        for n in (256, 128, 64)
+    ),
+    *(
+        Method(f"auto mode, step 1/{n}", coded(UP, f"ecsq(step={1 / n})", "auto"))
+        for n in (128, 64)
+    ),
+    Method("auto mode, .75 bits", coded(UP, "ecsq(0.75)", "auto")),
+    Method("down .5, small arrays 2", coded(UP, "ecsq(0.5); size<20000: ecsq(2.0)")),
+    Method(
+        "up .01, small arrays .1, down .75",
+        coded("topk(0.01) | ternary; size<20000: topk(0.1) | ternary", "ecsq(0.75)"),
+    ),
     Method("up ecsq(.16)", coded("ecsq(0.16)", "ecsq(0.75)")),
-    Method(
-        "residual halved", coded("topk(0.02) | ternary", "ecsq(0.75)", feedback="residual(0.5)")
-    ),
-    Method(
-        "step ahead", coded("topk(0.02) | ternary", "ecsq(0.75)", feedback="step_ahead(0.5)")
-    ),
-    Method("DGC", coded("topk(0.02) | ternary", "ecsq(0.75)", feedback="dgc(0.5)")),
-    Method(
-        "shared lattice 1/128",
-        coded("topk(0.02) | ternary", "ecsq(step=0.0078125)", "shared"),
-    ),
+    Method("residual halved", coded(UP, "ecsq(0.75)", feedback="residual(0.5)")),
+    Method("step ahead", coded(UP, "ecsq(0.75)", feedback="step_ahead(0.5)")),
+    Method("DGC", coded(UP, "ecsq(0.75)", feedback="dgc(0.5)")),
 )
-
 BY_BANDWIDTH: Final = (
     Method("auto both ways", coded("auto", "auto(0.25, 2.0)")),
     *(

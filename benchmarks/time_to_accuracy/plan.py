@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.time_to_accuracy import measure, methods
 from benchmarks.time_to_accuracy.methods import BASELINE, Method
 from benchmarks.time_to_accuracy.runs import Runs, Trace
-from benchmarks.time_to_accuracy.tasks import FASHION, Config, Task, growth
+from benchmarks.time_to_accuracy.tasks import FASHION, NOTHING, Config, Task, growth
 from fl_opt.config import ConfigValue
 
 TUNING_SEED = 1
@@ -31,7 +31,8 @@ class Job:
             **self.task.config,
             **self.method.config,
             **self.task.grid[self.choice],
-            **dict(self.method.fixed),
+            **self.method.fixed,
+            **(self.task.ours if self.method in methods.OURS else NOTHING),
             "num-server-rounds": self.task.rounds,
             "seed": self.seed,
         }
@@ -126,7 +127,7 @@ def _height(trace: Trace) -> float:
     return measure.mean([point.accuracy for point in points[len(points) // 2 :]])
 
 
-def tuned_methods(task: Task) -> tuple[Method, ...]:
-    """Return the methods that are tuned on a task."""
+def tuned_methods() -> tuple[Method, ...]:
+    """Return the methods that have a tuning of their own."""
     tried = (BASELINE, *methods.OURS, *methods.PEERS)
-    return tuple(m for m in tried if m.tuned_as is None) if task.tuned else ()
+    return tuple(method for method in tried if method.tuned_as is None)

@@ -12,6 +12,8 @@ from fl_opt.config import ConfigValue
 Config = Mapping[str, ConfigValue]
 NOTHING: Final[Config] = MappingProxyType({})
 
+FREQUENT: Final[Config] = {"uplink.feedback": "residual", "downlink.mode": "auto"}
+"""What our methods do where all clients take part in each round."""
 AVERAGE: Final[Config] = {"server-optimizer": "sgd"}
 MOMENTUM: Final[Config] = {"server-optimizer": "sgd(eta=0.5, momentum=0.9)"}
 MORE_MOMENTUM: Final[Config] = {"server-optimizer": "sgd(eta=1.0, momentum=0.9)"}
@@ -29,8 +31,9 @@ class Task:
         Settings that all methods share.
     grid : mapping of str to mapping
         Settings that each method is tuned over.
-    tuned : bool
-        Whether that is done on this task; else the first of the grid is taken.
+    ours : mapping
+        Settings of our own methods, where what suits clients that are drawn does not suit
+        these.
     """
 
     name: str
@@ -38,7 +41,7 @@ class Task:
     rounds: int
     config: Config
     grid: Mapping[str, Config] = field(default_factory=dict)
-    tuned: bool = True
+    ours: Config = field(default_factory=dict)
 
 
 _LOCAL: Config = {
@@ -120,6 +123,7 @@ DIGITS = Task(
         },
         "rate .05, FedAvg": {"train.learning-rate": 0.05, **AVERAGE},
     },
+    FREQUENT,
 )
 TASKS: Final[Mapping[str, Task]] = {
     task.name: task for task in (FASHION, SKEWED, SHAKESPEARE, DIGITS)
@@ -128,8 +132,8 @@ TASKS: Final[Mapping[str, Task]] = {
 
 def growth() -> list[Task]:
     """Return Fashion-MNIST with other numbers of clients and other sizes of the model."""
-    few = {"simulation.num-supernodes": 10, "round.clients": 0}
-    many = {"simulation.num-supernodes": 1000, "round.clients": 100}
+    few: Config = {"simulation.num-supernodes": 10, "round.clients": 0}
+    many: Config = {"simulation.num-supernodes": 1000, "round.clients": 100}
     models = "import:benchmarks.time_to_accuracy.models"
     changes: dict[str, tuple[str, int, Config]] = {
         "clients-10": ("10 clients, all in each round", 16, few),
@@ -139,7 +143,12 @@ def growth() -> list[Task]:
     }
     return [
         replace(
-            FASHION, name=name, title=title, rounds=rounds, config={**FASHION.config, **change}
+            FASHION,
+            name=name,
+            title=title,
+            rounds=rounds,
+            config={**FASHION.config, **change},
+            ours=FREQUENT if change is few else NOTHING,
         )
         for name, (title, rounds, change) in changes.items()
     ]
