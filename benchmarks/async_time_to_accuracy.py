@@ -92,6 +92,7 @@ EQUAL: dict[str, ConfigValue] = {
 BALANCE = (
     SYNCHRONOUS,
     Variant("equal time", 60, EQUAL),
+    Variant("equal time, trials", 60, {**EQUAL, "balance": "equal-time(0.05, 2, 0.1)"}),
     Variant("equal time, fednova", 60, {**EQUAL, "strategy": "fednova"}),
 )
 TABLES: dict[str, Sequence[Variant]] = {

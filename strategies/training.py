@@ -210,7 +210,8 @@ class Training:
         if found is None:
             self._roster.report(node_id, seconds, used=False)
             return
-        self._balance.observe(node_id, seconds, _number(found.metrics, "num-steps"))
+        steps = _number(found.metrics, "num-steps")
+        self._balance.observe(node_id, seconds, steps, found.num_examples)
         self._roster.report(
             node_id,
             seconds,

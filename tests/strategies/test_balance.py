@@ -92,7 +92,7 @@ def test_whatever_clients_say_their_work_stays_within_bounds(
     balance = Balance(SPEC)
     for report in told:
         balance.observe(*report)
-    for node_id, (ordinary, _) in balance.state().items():
+    for node_id, (ordinary, *_) in balance.state().get("speeds", {}).items():
         steps = balance.steps(int(node_id))
         assert steps is not None
         assert max(1, 0.25 * ordinary - 1) <= steps <= 3.0 * ordinary + 1
@@ -112,7 +112,17 @@ def test_a_balance_goes_on_from_its_state(told: list[tuple[int, float, float | N
     assert [first.steps(n) for n in range(7)] == [second.steps(n) for n in range(7)]
 
 
-@pytest.mark.parametrize("values", [[], {"x": [1, 2.0]}, {"1": [1]}, {"1": None}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        {"speeds": {}},
+        {"speeds": {"x": [1, 2.0, 3]}, "trials": []},
+        {"speeds": {"1": [1]}, "trials": []},
+        {"speeds": {"1": None}, "trials": []},
+        {"speeds": {}, "trials": ["x"]},
+    ],
+)
 def test_a_damaged_state_is_refused(values: Any) -> None:
     with pytest.raises(CheckpointError, match="state of the balance is damaged"):
         Balance(SPEC).restore(values)
@@ -122,6 +132,31 @@ def test_without_balance_nothing_is_learned() -> None:
     balance = taught(2.0, 4.0, spec="none")
     assert balance.steps(0) is None
     assert balance.state() == {}
+
+
+def test_a_newcomer_does_a_part_and_its_ordinary_work_is_told_by_its_examples() -> None:
+    balance = Balance("equal-time(newcomer=0.1)")
+    assert balance.steps(0) is None  # nobody is known yet
+    for node_id in range(3):
+        balance.observe(node_id, 4.0, 20, 600)
+    assert balance.steps(7) == 2
+    balance = restored(balance)
+    balance.observe(7, 1.6, 2, 300)  # 0.8 s a step, four times the others, half their examples
+    assert balance.steps(7) == 5  # its ordinary 10 take 8 s, the median client's 4 s
+    assert balance.steps(0) == 20
+
+
+def test_a_newcomer_that_says_nothing_of_its_examples_is_taken_for_an_ordinary_one() -> None:
+    balance = taught(4.0, 4.0, spec="equal-time(newcomer=0.5)")
+    assert balance.steps(7) == 10
+    balance.observe(7, 2.0, 10)
+    assert balance.steps(7) == 20
+
+
+def restored(balance: Balance) -> Balance:
+    after = Balance("equal-time(newcomer=0.1)")
+    after.restore(json.loads(json.dumps(balance.state())))
+    return after
 
 
 def federate(balance: str) -> tuple[RoundRecord, dict[tuple[int, int], Any]]:
@@ -178,6 +213,7 @@ def test_slow_clients_do_less_and_nobody_waits_long() -> None:
         ("equal-time(least=0)", r"least = 0\.0 is not in \(0, 1\]"),
         ("equal-time(most=0.5)", r"most = 0\.5 is not from 1 to 1000"),
         ("equal-time(least=nan)", "least = nan is not in"),
+        ("equal-time(newcomer=0)", r"newcomer = 0\.0 is not in \(0, 1\]"),
         ("none(1)", "'none' takes no arguments"),
     ],
 )
