@@ -34,7 +34,8 @@ def inspect(
         blob = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         sections = inspect_payload(blob)
     except (FlOptError, OSError) as error:
-        typer.echo(f"error: {file}: {_reason(error)}", err=True)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        typer.echo(f"error: {file}: {reason}", err=True)
         raise typer.Exit(2) from None
     if as_json:
         rows = [
@@ -58,6 +59,42 @@ def strategies(
         typer.echo(json.dumps([asdict(choice) for choice in choices]))
     else:
         _print_choices(choices)
+
+
+@app.command()
+def report(
+    *,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/<time>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path(
+        "report.html"
+    ),
+    csv: Annotated[
+        Path | None, typer.Option(help="Folder for rounds.csv and clients.csv.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for the charts as pictures ([plot]).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the names of all files as JSON.")
+    ] = False,
+) -> None:
+    """Write one page about a run, or about several side by side; it needs no network."""
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.report import write_csv, write_png, write_report
+
+    try:
+        found = [load_run(run) for run in runs]
+        write_report(found, output)
+        files = [output]
+        files += write_csv(found, csv) if csv is not None else []
+        files += write_png(found, png) if png is not None else []
+    except (FlOptError, OSError) as error:
+        typer.echo(f"error: {' '.join(_reason(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(json.dumps([str(file) for file in files]))
+    else:
+        typer.echo("\n".join(f"wrote {file}" for file in files))
 
 
 @app.command()
@@ -188,4 +225,6 @@ def _print_choices(choices: list[Choice]) -> None:
 
 
 def _reason(error: FlOptError | OSError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
