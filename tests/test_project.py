@@ -95,7 +95,7 @@ def test_everything_that_is_imported_is_declared() -> None:
     missing = {
         name
         for name in third_party
-        if not declared & {home.replace("_", "-") for home in homes.get(name, [])}
+        if not declared & {home.replace("_", "-").lower() for home in homes.get(name, [])}
     }
     assert missing == set()
 
