@@ -176,6 +176,7 @@ class Settings(_Section):
     submodels: str = "none"
     server_optimizer: str = "sgd"
     server_schedule: str = "constant"
+    server_average: str = "none"
     num_server_rounds: PositiveInt = 30
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     resume: bool = False

@@ -20,6 +20,7 @@ from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
 from strategies.adaptation import Adaptation
+from strategies.averaging import ModelAverage
 from strategies.balance import Balance
 from strategies.client_evaluation import ClientEvaluation
 from strategies.collection import Collection
@@ -78,6 +79,8 @@ class CompressedStrategy(RoundLoop):
     pace : Pace, optional
         How many clients are asked, and when there are enough updates for a step. Default:
         rounds, of which all replies are waited for.
+    server_average : str
+        Spec of which model is evaluated and returned; see :mod:`strategies.averaging`.
     balance : str
         Spec of how local work is sized; see :mod:`strategies.balance`.
     pruning : str
@@ -129,6 +132,7 @@ class CompressedStrategy(RoundLoop):
         clients_per_evaluation: int | None = None,
         selection: str | Selection = "uniform",
         pace: Pace | None = None,
+        server_average: str = "none",
         balance: str = "none",
         pruning: str = "none",
         submodels: str = "none",
@@ -155,6 +159,7 @@ class CompressedStrategy(RoundLoop):
                 Pruning(pruning),
                 self._adaptation,
             ),
+            ModelAverage(server_average),
             checkpoints=checkpoints,
             checkpoint_every=checkpoint_every,
             observers=observers,
@@ -272,6 +277,7 @@ class CompressedStrategy(RoundLoop):
         model = self._model
         if model.adopt(arrays, self.exact_arrays):
             self._messenger.begin(model.spec, model.vector, model.exact)
+            self._average.begin()
 
     def memory(self) -> Memory:
         """Return what the next round depends on, beside the model and the books."""
@@ -281,6 +287,7 @@ class CompressedStrategy(RoundLoop):
             self._balance.state(),
             self._messenger.pruning.state(),
             self._adaptation.state(),
+            self._average.state(),
         )
 
     def remember(self, memory: Memory) -> None:
@@ -290,6 +297,7 @@ class CompressedStrategy(RoundLoop):
         self._balance.restore(memory.balance)
         self._messenger.pruning.restore(memory.pruning, self._model.spec.size)
         self._adaptation.restore(memory.adaptation)
+        self._average.restore(memory.average, self._model.spec.size)
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -352,6 +360,7 @@ class CompressedStrategy(RoundLoop):
             taken.commit()
             vector = self._messenger.advance(server_round, vector, exact)
             self._model.move(vector, exact)
+            self._average.add(vector)
         self._log.trained(aggregated)
         loss = aggregated.get("train-loss")
         self._adaptation.end_round(loss if isinstance(loss, float) else None)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fl_opt.codecs.grammar import parameters, type_name
 from fl_opt.exchange.submodels import SUBMODELS
+from strategies.averaging import AVERAGES
 from strategies.balance import BALANCES
 from strategies.pruning_rules import PRUNINGS
 from strategies.schedule import SCHEDULES
@@ -25,6 +26,7 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "submodels": SUBMODELS,
     "server-optimizer": SERVER_OPTIMIZERS,
     "server-schedule": SCHEDULES,
+    "server-average": AVERAGES,
     "round.staleness": STALENESS,
 }
 """By the setting that names one of them in the run config."""

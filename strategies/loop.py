@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from fl_opt.checkpoint import Checkpoints
 from fl_opt.profiling.rounds import RoundObserver
 from strategies import state
+from strategies.averaging import ModelAverage
 from strategies.messenger import Messenger
 from strategies.model import GlobalModel
 from strategies.round_log import RoundLog
@@ -28,6 +29,8 @@ class RoundLoop(FedAvg):
     ----------
     model : GlobalModel
     messenger : Messenger
+    average : ModelAverage
+        Of the models of all rounds: what is evaluated and returned in place of the last one.
     checkpoints : Checkpoints or None
         Where all that is needed to go on is written.
     checkpoint_every : int
@@ -42,6 +45,7 @@ class RoundLoop(FedAvg):
         self,
         model: GlobalModel,
         messenger: Messenger,
+        average: ModelAverage,
         *,
         checkpoints: Checkpoints | None,
         checkpoint_every: int,
@@ -52,6 +56,7 @@ class RoundLoop(FedAvg):
         self.checkpoint_every = checkpoint_every
         self._model = model
         self._messenger = messenger
+        self._average = average
         self._checkpoints = checkpoints
         self._log = RoundLog(observers)
         self._rounds_before = 0  # of a run that is resumed; Flower's loop begins with 1 again
@@ -107,7 +112,8 @@ class RoundLoop(FedAvg):
             if before and not server_round:
                 return None
             with self._log.part("evaluate"):
-                metrics = evaluate_fn(before + server_round, arrays) if evaluate_fn else None
+                shown = self._shown(arrays)
+                metrics = evaluate_fn(before + server_round, shown) if evaluate_fn else None
             self._log.finish(metrics or {})
             due = not (before + server_round) % self.checkpoint_every
             if server_round and (due or before + server_round == num_rounds):
@@ -126,7 +132,13 @@ class RoundLoop(FedAvg):
             )
         if not result.arrays:  # every round was refused
             result.arrays = initial_arrays
+        result.arrays = self._shown(result.arrays)
         return _renumbered(result, before)
+
+    def _shown(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model that counts, given the last one."""
+        mean = self._average.vector
+        return arrays if mean is None else self._model.packed(mean)
 
     def _save(self, grid: StreamingGrid, server_round: int) -> None:
         if self._checkpoints is None:

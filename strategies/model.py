@@ -65,5 +65,9 @@ class GlobalModel:
     def move(self, vector: Vector, exact: ExactArrays) -> ArrayRecord:
         """Take over the next vector and the arrays beside it; return them all."""
         self.vector, self.exact = vector, exact
-        self.arrays = records.pack_arrays(self.spec.unflatten(vector, exact))
+        self.arrays = self.packed(vector)
         return self.arrays
+
+    def packed(self, vector: Vector) -> ArrayRecord:
+        """Return a vector, with the arrays that are beside the model's, as Flower has them."""
+        return records.pack_arrays(self.spec.unflatten(vector, self.exact))

@@ -36,6 +36,7 @@ def build_strategy(
             "feedback": settings.uplink.feedback,
             "exact_arrays": settings.exact_patterns,
             "selection": settings.selection,
+            "server_average": settings.server_average,
             "balance": settings.balance,
             "pruning": settings.pruning,
             "submodels": settings.submodels,

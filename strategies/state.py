@@ -46,6 +46,8 @@ class Memory:
         What is pruned, and since when.
     adaptation : dict
         Plain values that the next choice of codecs depends on.
+    average : dict of str to ndarray
+        The average of the models so far.
     """
 
     optimizer: Arrays
@@ -53,6 +55,7 @@ class Memory:
     balance: dict[str, Any]
     pruning: Arrays = field(default_factory=dict)
     adaptation: dict[str, Any] = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def save(
         **{f"exact/{name}": array for name, array in model.exact.items()},
         **{f"optimizer/{name}": array for name, array in progress.memory.optimizer.items()},
         **{f"pruning/{name}": array for name, array in progress.memory.pruning.items()},
+        **{f"average/{name}": array for name, array in progress.memory.average.items()},
         **{f"downlink/{name}": array for name, array in references.items()},
     }
     large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
@@ -155,6 +159,7 @@ def load(
             values["balance"],
             below(arrays, "pruning/"),
             values.get("adaptation", {}),
+            below(arrays, "average/"),
         ),
         late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
         longest=float(values["longest"]),

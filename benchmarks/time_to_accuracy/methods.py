@@ -68,7 +68,12 @@ OURS: Final = (BALANCED, SMALLEST, CAREFUL)
 PEERS: Final = (FEDAVG, INT8, BY_HAND, STC, STC_TUNED, EDEN, EDEN_LEAN)
 
 UP: Final = "topk(0.02) | ternary"
+AVERAGED: Final[Config] = {"server-average": "ema(0.8)"}
 CANDIDATES: Final = (
+    Method("averaged, fp32", {**FP32, **AVERAGED}),
+    Method("averaged, ema(.9)", {**BALANCED.config, "server-average": "ema(0.9)"}),
+    Method("averaged, ema(.8)", {**BALANCED.config, **AVERAGED}),
+    Method("averaged, up .01, down .5", {**SMALLEST.config, **AVERAGED}),
     *(
         Method(f"up {up}, down {down}", coded(f"topk({up}) | ternary", f"ecsq({down})"))
         for up, down in ((0.02, 1.0), (0.02, 0.5), (0.01, 0.75), (0.04, 0.75))

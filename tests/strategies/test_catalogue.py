@@ -13,6 +13,7 @@ from flwr.common.config import parse_config_args
 from fl_opt.config import Settings, flat_settings, load_settings
 from fl_opt.errors import ConfigError
 from fl_opt.exchange.submodels import SUBMODELS, build_submodels
+from strategies.averaging import AVERAGES, ModelAverage
 from strategies.balance import BALANCES, Balance
 from strategies.catalogue import Argument, Choice, catalogue
 from strategies.pruning_rules import PRUNINGS, build_pruning
@@ -31,6 +32,7 @@ BUILD: dict[str, Callable[[str], Any]] = {
     "submodels": build_submodels,
     "server-optimizer": build_server_optimizer,
     "server-schedule": build_schedule,
+    "server-average": ModelAverage,
     "round.staleness": build_staleness,
 }
 CHOICES = catalogue()
@@ -56,6 +58,7 @@ def test_everything_that_has_a_name_is_listed() -> None:
         SUBMODELS,
         SERVER_OPTIMIZERS,
         SCHEDULES,
+        AVERAGES,
         STALENESS,
     ]
     assert [choice.name for choice in CHOICES] == [name for table in tables for name in table]
