@@ -16,6 +16,7 @@ from fl_opt.codecs.inspect import Section, inspect_payload
 from fl_opt.errors import ConfigError, FlOptError
 
 if TYPE_CHECKING:
+    from fl_opt.doctor import Check
     from fl_opt.training.batch_profile import BatchProfile
     from strategies.catalogue import Choice
 
@@ -59,6 +60,34 @@ def strategies(
         typer.echo(json.dumps([asdict(choice) for choice in choices]))
     else:
         _print_choices(choices)
+
+
+@app.command()
+def doctor(
+    *,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option("--run-config", "-c", help="Settings as for `flwr run`, or a TOML file."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for what is wrong with this set-up, and say how to mend it (exit code 1: faults)."""
+    from fl_opt.config import load_settings
+    from fl_opt.doctor import examine, worst
+    from fl_opt.run_config import parse_run_config
+
+    try:
+        settings = load_settings(parse_run_config(run_config or []))
+    except FlOptError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    checks = list(examine(settings))
+    if as_json:
+        typer.echo(json.dumps([check.to_dict() for check in checks]))
+    else:
+        _print_checks(checks)
+    if worst(checks) == "fault":
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -207,6 +236,23 @@ def _print(sections: list[Section], total: int) -> None:
     table.add_section()
     table.add_row("total", f"{total:,}", "", "")
     Console().print(table)
+
+
+def _print_checks(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    colours = {"ok": "green", "note": "yellow", "fault": "red"}
+    for check in checks:
+        line = Text(f"{check.status:<5}", style=colours[check.status])
+        line.append(f"  {check.area}: {check.name}: ", style="default")
+        line.append(check.found, style="default")
+        console.print(line, soft_wrap=True)
+        if check.mend:
+            console.print(Text(f"       {check.mend}", style="bold"), soft_wrap=True)
+    counts = {status: sum(c.status == status for c in checks) for status in colours}
+    console.print(f"{counts['fault']} faults, {counts['note']} notes, {counts['ok']} fine")
 
 
 def _print_choices(choices: list[Choice]) -> None:
