@@ -73,6 +73,13 @@ CANDIDATES: Final = (
     Method("averaged, fp32", {**FP32, **AVERAGED}),
     Method("averaged, ema(.9)", {**BALANCED.config, "server-average": "ema(0.9)"}),
     Method("averaged, ema(.8)", {**BALANCED.config, **AVERAGED}),
+    *(
+        Method(
+            f"averaged, up {up}, down {down}",
+            {**coded(f"topk({up}) | ternary", f"ecsq({down})"), "server-average": "ema(0.9)"},
+        )
+        for up, down in ((0.05, 0.5), (0.05, 0.35), (0.1, 0.5), (0.03, 0.35))
+    ),
     Method("averaged, up .01, down .5", {**SMALLEST.config, **AVERAGED}),
     *(
         Method(f"up {up}, down {down}", coded(f"topk({up}) | ternary", f"ecsq({down})"))
