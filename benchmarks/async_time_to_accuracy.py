@@ -87,12 +87,13 @@ SELECTION = tuple(
 )
 EQUAL: dict[str, ConfigValue] = {
     "round.clients": AT_WORK,
-    "balance": "equal-time(0.05, 2)",
+    "balance": "equal-time(0.05, 2, newcomer=1)",
 }
 BALANCE = (
     SYNCHRONOUS,
     Variant("equal time", 60, EQUAL),
-    Variant("equal time, trials", 60, {**EQUAL, "balance": "equal-time(0.05, 2, 0.1)"}),
+    Variant("newcomers a quarter", 60, {**EQUAL, "balance": "equal-time(0.05, 4, 0.25)"}),
+    Variant("newcomers a tenth", 60, {**EQUAL, "balance": "equal-time(0.02, 4, 0.1)"}),
     Variant("equal time, fednova", 60, {**EQUAL, "strategy": "fednova"}),
 )
 TABLES: dict[str, Sequence[Variant]] = {

@@ -80,7 +80,7 @@ class EqualTime:
 
     least: float = 0.1
     most: float = 2.0
-    newcomer: float = 1.0
+    newcomer: float = 0.25
 
     name: ClassVar[str] = "equal-time"
 

@@ -18,7 +18,7 @@ from strategies.balance import BALANCES, Balance
 from tests.strategies.federation import run
 from tests.strategies.stepping import stepping_app
 
-SPEC = "equal-time(least=0.25, most=3.0)"
+SPEC = "equal-time(least=0.25, most=3.0, newcomer=1.0)"
 reports = st.tuples(
     st.integers(0, 5),
     st.floats(1e-3, 1e6) | st.sampled_from([0.0, -1.0, float("inf"), float("nan")]),
