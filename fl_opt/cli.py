@@ -127,6 +127,28 @@ def report(
 
 
 @app.command()
+def trace(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/<time>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path(
+        "trace.json"
+    ),
+) -> None:
+    """Write a run as a trace for ui.perfetto.dev: server and clients on one axis of time."""
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.strict_json import to_json
+    from fl_opt.reporting.trace import trace as trace_of
+
+    try:
+        text = to_json(trace_of(load_run(run)))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
+    except (FlOptError, OSError) as error:
+        typer.echo(f"error: {' '.join(_reason(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
 def profile(
     *,
     batch_sizes: Annotated[

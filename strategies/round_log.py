@@ -104,11 +104,14 @@ class RoundLog:
             self._note_costs(client, reply)
         if not training:
             return
+        client = self._client(reply.metadata.src_node_id)
+        client.arrived = time.perf_counter() - self._wall
         if self._timing_of is not None:
             timing = self._timing_of(reply)
-            record.parts["download"] = timing.download
-            record.parts["compute"] = timing.compute
-            record.parts["upload"] = timing.upload
+            client.arrived = self._clock.time() - self._virtual
+            client.download_seconds = record.parts["download"] = timing.download
+            client.compute_seconds = record.parts["compute"] = timing.compute
+            client.upload_seconds = record.parts["upload"] = timing.upload
         for observer in self._observers:
             observer.on_reply(record.server_round, received, self._expected)
 

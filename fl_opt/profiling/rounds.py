@@ -15,6 +15,10 @@ class ClientRecord:
     server's message to the reply that was used last, on the virtual clock where there is one.
     ``staleness`` has an entry for each update used: the versions that it missed.
 
+    ``arrived`` is when its last training reply was read, in seconds since the round began, on
+    the clock of ``seconds``. On the virtual clock ``download_seconds``, ``compute_seconds``
+    and ``upload_seconds`` are what that time consists of; None on real networks.
+
     Where codecs are chosen for each client, ``codec_up`` and ``codec_down`` name them (empty:
     that of the run), and ``mbps_down`` and ``mbps_up`` are what its link is thought to carry.
     """
@@ -33,6 +37,10 @@ class ClientRecord:
     codec_down: str = ""
     mbps_down: float | None = None
     mbps_up: float | None = None
+    arrived: float | None = None
+    download_seconds: float | None = None
+    compute_seconds: float | None = None
+    upload_seconds: float | None = None
 
 
 @dataclass
