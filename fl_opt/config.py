@@ -233,17 +233,13 @@ def load_settings(run_config: Mapping[str, ConfigValue]) -> Settings:
 def _by_profile(settings: Settings) -> Settings:
     """Fill in what was not given, as the profile has it."""
     sampled = settings.round.clients > 0
-    changed: dict[str, dict[str, ConfigValue]] = {}
     for key, value in profile_values(settings.profile, sampled=sampled).items():
-        section, _, name = key.partition(".")
-        name = name.replace("-", "_")
-        if name not in getattr(settings, section).model_fields_set:
-            changed.setdefault(section, {})[name] = value
-    sections = {
-        section: getattr(settings, section).model_copy(update=values)
-        for section, values in changed.items()
-    }
-    return settings.model_copy(update=sections)
+        section, _, name = key.replace("-", "_").rpartition(".")
+        part = getattr(settings, section) if section else settings
+        if name not in part.model_fields_set:
+            part = part.model_copy(update={name: value})
+            settings = settings.model_copy(update={section: part}) if section else part
+    return settings
 
 
 def setting_names() -> Iterator[str]:

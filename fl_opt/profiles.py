@@ -2,7 +2,8 @@
 
 A setting whose value is ``"profile"``, or that is not given, is as the run's profile has it.
 What suits clients depends on how often they come: where all take part in each round they keep
-what a codec left out and send it later; where a few are drawn it would be too old by then.
+what a codec left out and send it later; where a few are drawn it would be too old by then, and
+the model is averaged over rounds, since it swings from cohort to cohort.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ BY_PROFILE: Final = "profile"
 ProfileName: TypeAlias = Literal["balanced", "smallest", "fastest", "exact"]
 Values: TypeAlias = Mapping[str, float | str]
 
-_FREQUENT: Final[Values] = {"uplink.feedback": "residual", "round.over-selection": 1.0}
-_RARE: Final[Values] = {"uplink.feedback": "none", "round.over-selection": 1.0}
+_FREQUENT: Final[Values] = {
+    "uplink.feedback": "residual",
+    "server-average": "none",
+    "round.over-selection": 1.0,
+}
+_RARE: Final[Values] = {
+    "uplink.feedback": "none",
+    "server-average": "ema(0.8)",
+    "round.over-selection": 1.0,
+}
 _PROFILES: Final[Mapping[ProfileName, Values]] = {
     "balanced": {
         "uplink.codec": "topk(0.02) | ternary",
@@ -37,6 +46,7 @@ _PROFILES: Final[Mapping[ProfileName, Values]] = {
     "exact": {
         "uplink.codec": "none",
         "uplink.feedback": "none",
+        "server-average": "none",
         "downlink.mode": "full",
         "downlink.codec": "fp32",
     },
