@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.time_to_accuracy.tasks import AVERAGE, Config
 
 FULL: Final[Config] = {"downlink.mode": "full", "downlink.codec": "fp32"}
+EMA: Final[Config] = {"server-average": "ema(0.8)"}
 FP32: Final[Config] = {**FULL, "uplink.codec": "none", "uplink.feedback": "none"}
 
 
@@ -43,6 +44,9 @@ def coded(up: str, down: str, mode: str = "per-client", feedback: str = "none") 
 
 BASELINE = Method("FedAvgM, fp32", FP32)
 FEDAVG = Method("FedAvg, fp32", FP32, dict(AVERAGE))
+AVERAGED = Method(
+    "FedAvgM, fp32, averaged", {**FP32, "server-average": "ema(0.8)"}, tuned_as=BASELINE
+)
 INT8 = Method("int8 both ways", coded("int8", "int8", "shared"), tuned_as=BASELINE)
 BY_HAND = Method(
     "top-k 10% by hand",
@@ -61,54 +65,68 @@ STC_TUNED = Method(
 )
 EDEN = Method("EDEN 1 bit up, 2 bits down", coded("eden(1)", "eden(2)"))
 EDEN_LEAN = Method("EDEN 1 bit both ways", coded("eden(1)", "eden(1)"))
-BALANCED = Method("balanced", coded("topk(0.02) | ternary", "ecsq(0.75)"))
-SMALLEST = Method("smallest", coded("topk(0.01) | ternary", "ecsq(0.5)"), tuned_as=BALANCED)
-CAREFUL = Method("careful", coded("topk(0.05) | ternary", "ecsq(1.5)"), tuned_as=BALANCED)
-OURS: Final = (BALANCED, SMALLEST, CAREFUL)
-PEERS: Final = (FEDAVG, INT8, BY_HAND, STC, STC_TUNED, EDEN, EDEN_LEAN)
+PEERS: Final = (FEDAVG, AVERAGED, INT8, BY_HAND, STC, STC_TUNED, EDEN, EDEN_LEAN)
 
-UP: Final = "topk(0.02) | ternary"
-AVERAGED: Final[Config] = {"server-average": "ema(0.8)"}
+
+def ours(name: str, up: float, down: float, mode: str = "per-client") -> Method:
+    """Return a method of ours: top-k signs up, ``ecsq`` down, the model averaged over rounds.
+
+    Parameters
+    ----------
+    name : str
+    up : float
+        Share of the entries of an update.
+    down : float
+        Bits a parameter of the difference that a client is sent.
+    mode : str
+        Of the downlink.
+    """
+    config = coded(f"topk({up}) | ternary", f"ecsq({down})", mode)
+    return Method(name, {**config, **EMA}, tuned_as=BASELINE)
+
+
+BALANCED = ours("balanced", 0.02, 0.5)
+SMALLEST = ours("smallest", 0.01, 0.35)
+CAREFUL = ours("careful", 0.05, 1.0)
+OURS: Final = (BALANCED, SMALLEST, CAREFUL)
+
 CANDIDATES: Final = (
-    Method("averaged, fp32", {**FP32, **AVERAGED}),
-    Method("averaged, ema(.9)", {**BALANCED.config, "server-average": "ema(0.9)"}),
-    Method("averaged, ema(.8)", {**BALANCED.config, **AVERAGED}),
     *(
-        Method(
-            f"averaged, up {up}, down {down}",
-            {**coded(f"topk({up}) | ternary", f"ecsq({down})"), "server-average": "ema(0.9)"},
-        )
-        for up, down in ((0.05, 0.5), (0.05, 0.35), (0.1, 0.5), (0.03, 0.35))
+        ours(f"up {up}, down {down}", up, down)
+        for up, down in ((0.01, 0.5), (0.05, 0.5), (0.05, 0.35), (0.02, 0.75))
     ),
-    Method("averaged, up .01, down .5", {**SMALLEST.config, **AVERAGED}),
-    *(
-        Method(f"up {up}, down {down}", coded(f"topk({up}) | ternary", f"ecsq({down})"))
-        for up, down in ((0.02, 1.0), (0.02, 0.5), (0.01, 0.75), (0.04, 0.75))
-    ),
-    *(
-        Method(f"shared, step 1/{n}", coded(UP, f"ecsq(step={1 / n})", "shared"))
-        for n in (256, 128, 64)
-    ),
-    *(
-        Method(f"auto mode, step 1/{n}", coded(UP, f"ecsq(step={1 / n})", "auto"))
-        for n in (128, 64)
-    ),
-    Method("auto mode, .75 bits", coded(UP, "ecsq(0.75)", "auto")),
-    Method("down .5, small arrays 2", coded(UP, "ecsq(0.5); size<20000: ecsq(2.0)")),
+    ours("auto mode", 0.02, 0.5, "auto"),
+    ours("shared, by rate", 0.02, 0.5, "shared"),
     Method(
-        "up .01, small arrays .1, down .75",
-        coded("topk(0.01) | ternary; size<20000: topk(0.1) | ternary", "ecsq(0.75)"),
+        "shared, step 1/128",
+        {**coded("topk(0.02) | ternary", "ecsq(step=0.0078125)", "shared"), **EMA},
+        tuned_as=BASELINE,
     ),
-    Method("up ecsq(.16)", coded("ecsq(0.16)", "ecsq(0.75)")),
-    Method("residual halved", coded(UP, "ecsq(0.75)", feedback="residual(0.5)")),
-    Method("step ahead", coded(UP, "ecsq(0.75)", feedback="step_ahead(0.5)")),
-    Method("DGC", coded(UP, "ecsq(0.75)", feedback="dgc(0.5)")),
+    Method("ema(.9)", {**BALANCED.config, "server-average": "ema(0.9)"}, tuned_as=BASELINE),
+    Method(
+        "up ecsq(.16)", {**BALANCED.config, "uplink.codec": "ecsq(0.16)"}, tuned_as=BASELINE
+    ),
+    Method(
+        "residual halved",
+        {**BALANCED.config, "uplink.feedback": "residual(0.5)"},
+        tuned_as=BASELINE,
+    ),
+    Method(
+        "step ahead",
+        {**BALANCED.config, "uplink.feedback": "step_ahead(0.5)"},
+        tuned_as=BASELINE,
+    ),
+    Method("DGC", {**BALANCED.config, "uplink.feedback": "dgc(0.5)"}, tuned_as=BASELINE),
+    Method(
+        "down .35, small arrays 2",
+        {**BALANCED.config, "downlink.codec": "ecsq(0.35); size<20000: ecsq(2.0)"},
+    ),
 )
 BY_BANDWIDTH: Final = (
-    Method("auto both ways", coded("auto", "auto(0.25, 2.0)")),
+    Method("auto both ways", {**coded("auto", "auto(0.25, 2.0)"), **EMA}, tuned_as=BASELINE),
     *(
-        Method(f"fixed: {up}, {down}", coded(f"topk({up}) | ternary", f"ecsq({down})"))
-        for up, down in ((0.04, 1.0), (0.02, 0.75), (0.01, 0.5), (0.005, 0.25))
+        ours(f"fixed: up {up}, down {down}", up, down)
+        for up, down in ((0.04, 1.0), (0.02, 0.5), (0.01, 0.35), (0.005, 0.25))
     ),
 )
 """A codec for each client, and the same for all."""
@@ -117,12 +135,13 @@ BY_BANDWIDTH: Final = (
 def without() -> tuple[Method, ...]:
     """Return the balanced profile with one part off at a time, or another in its place."""
     return (
+        Method("without: average over rounds", {**BALANCED.config, "server-average": "none"}),
         Method("without: coded uplink", {**BALANCED.config, "uplink.codec": "none"}),
         Method("without: coded downlink", {**BALANCED.config, **FULL}),
         Method("without: server momentum", BALANCED.config, dict(AVERAGE)),
         Method(
             "without: entropy code (Golomb-Rice, packed)",
-            coded("topk(0.02) | ternary | rice", "ecsq(0.75)"),
+            {**BALANCED.config, "uplink.codec": "topk(0.02) | ternary | rice"},
         ),
         Method("with: residual", {**BALANCED.config, "uplink.feedback": "residual"}),
         Method(

@@ -34,10 +34,12 @@ both directions and time.
   100 Mbit/s both ways, the same for all clients; a round takes as long as its last client.
   Times on other links than the run's own are computed from what each client sent and
   received.
-- **Tuning.** Every method is tuned over the same grid from seed 1: learning rate and server
-  optimizer, by mean accuracy over the second half of the rounds. `int8` and `top-k by hand`
-  take the choice of fp32, `smallest` and `careful` that of `balanced`. What a method is
-  published with stays: STC and FedAvg are run without server momentum, STC also with it.
+- **Tuning.** fp32, STC and EDEN are tuned over the same grid from seed 1: learning rate and
+  server optimizer, by mean accuracy over the second half of the rounds. All others, ours among
+  them, take the choice of fp32 FedAvgM. What a method is published with stays: STC and FedAvg
+  are run without server momentum, STC also with it.
+- **Averaged** is the mean of the models of all rounds, each counting 0.8 times as much as the
+  one after it (`server-average`). Ours have it; fp32 FedAvgM is shown with it, too.
 - Means over the seeds that reached the target; `2/3` says how many did. "fewer" and "sooner"
   are against fp32 FedAvgM.
 """

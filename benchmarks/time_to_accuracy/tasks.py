@@ -12,7 +12,11 @@ from fl_opt.config import ConfigValue
 Config = Mapping[str, ConfigValue]
 NOTHING: Final[Config] = MappingProxyType({})
 
-FREQUENT: Final[Config] = {"uplink.feedback": "residual", "downlink.mode": "auto"}
+FREQUENT: Final[Config] = {
+    "uplink.feedback": "residual",
+    "downlink.mode": "auto",
+    "server-average": "none",
+}
 """What our methods do where all clients take part in each round."""
 AVERAGE: Final[Config] = {"server-optimizer": "sgd"}
 MOMENTUM: Final[Config] = {"server-optimizer": "sgd(eta=0.5, momentum=0.9)"}
