@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -80,6 +81,31 @@ def test_two_lines_make_flowers_quickstart_send_a_fraction(
         client = importlib.import_module("pytorch.client_app")
         sent[compressed] = up_bytes(server.app, client.app)
     assert sent[True] < sent[False] / 20
+
+
+def test_the_numpy_example_runs_where_torch_is_not_installed(tmp_path: Path) -> None:
+    code = f"""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, NoTorch())
+sys.path.insert(0, {str(FOLDER / "scikit_learn")!r})
+from scikit_learn import client_app, server_app
+from fl_opt.config import SimulationSettings
+from fl_opt.simulation import build_device_model
+from fl_opt.simulation.engines import run_virtual
+config = {{**{config_of("scikit_learn")!r}, "result": {str(tmp_path / "accuracy")!r}}}
+devices = build_device_model(SimulationSettings(), 1)
+run_virtual(server_app.app, client_app.app, config, {CLIENTS}, devices)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float((tmp_path / "accuracy").read_text()) > LEAST["scikit_learn"]
 
 
 def test_the_lines_of_the_page_are_those_of_the_example() -> None:
