@@ -63,6 +63,22 @@ def strategies(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder; its name becomes the app's.")],
+) -> None:
+    """Write a Flower app with compressed updates into a folder, to start from."""
+    from fl_opt.scaffold import write_app
+
+    try:
+        files = write_app(folder)
+    except (FlOptError, OSError) as error:
+        typer.echo(f"error: {' '.join(_reason(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo("\n".join(f"wrote {file}" for file in files))
+    typer.echo(f"now: flwr run {folder} --stream")
+
+
+@app.command()
 def doctor(
     *,
     run_config: Annotated[

@@ -24,7 +24,7 @@ LAYERS = (
     ("fl_opt.data", "fl_opt.profiling", "fl_opt.simulation"),
     ("fl_opt.models", "fl_opt.training"),
     ("fl_opt.client", "strategies", "fl_opt.reporting"),
-    ("fl_opt.server_app", "fl_opt.supernode", "fl_opt.doctor"),
+    ("fl_opt.server_app", "fl_opt.supernode", "fl_opt.doctor", "fl_opt.scaffold"),
     ("fl_opt.cli", "run_simulation"),
 )
 """From the ground up; a part imports from lower layers only, not from its own."""
