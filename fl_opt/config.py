@@ -88,7 +88,7 @@ class DownlinkSettings(_Section):
     """What the server sends to a client, and what both remember of it."""
 
     mode: Literal["full", "shared", "per-client", "auto"] = "auto"
-    codec: str = "ecsq(1.0)"
+    codec: str = "ecsq(0.5)"
     first_contact: Literal["seed", "snapshot"] = "seed"
     catch_up: Literal["sum", "chain"] = "sum"
     memory_mb: PositiveInt = 1000

@@ -31,12 +31,12 @@ _PROFILES: Final[Mapping[ProfileName, Values]] = {
     "balanced": {
         "uplink.codec": "topk(0.02) | ternary",
         "downlink.mode": "auto",
-        "downlink.codec": "ecsq(1.0)",
+        "downlink.codec": "ecsq(0.5)",
     },
     "smallest": {
         "uplink.codec": "topk(0.01) | ternary",
         "downlink.mode": "auto",
-        "downlink.codec": "ecsq(0.5)",
+        "downlink.codec": "ecsq(0.35)",
     },
     "fastest": {
         "uplink.codec": "auto",
