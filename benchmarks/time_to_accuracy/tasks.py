@@ -49,6 +49,7 @@ class Task:
 
 
 _LOCAL: Config = {
+    "server-average": "none",
     "train.local-epochs": 1,
     "train.momentum": 0.0,
     "train.clip-norm": 0.0,
@@ -114,6 +115,7 @@ DIGITS = Task(
         "model": "mlp",
         "data.partition": "dirichlet(0.5)",
         "simulation.num-supernodes": 10,
+        "server-average": "none",
         "evaluate.federated-every": 0,
         "simulation.uplink-mbps": 10.0,
         "simulation.downlink-mbps": 10.0,

@@ -20,6 +20,7 @@ from benchmarks.time_to_accuracy.runs import Answer, Runs, Step, Trace, trace
 from benchmarks.time_to_accuracy.tables import to_target
 from benchmarks.time_to_accuracy.tasks import DIGITS, FASHION
 from fl_opt.config import ConfigValue, load_settings
+from fl_opt.profiles import PROFILE_KEYS
 
 JOB: dict[str, ConfigValue] = {
     "num-server-rounds": 3,
@@ -119,6 +120,8 @@ def test_every_job_has_settings_that_can_be_run(tmp_path: Path) -> None:
     jobs = plan.seeded(FASHION, tried, [1])
     for job in [*jobs, *plan.ablation(), *plan.growth(), *plan.links()]:
         load_settings(job.config)
+        # Nothing is left to the default profile, which may change.
+        assert set(PROFILE_KEYS) - {"round.over-selection"} <= job.config.keys()
 
 
 def _keep(runs: Runs, job: Job, kept: Trace) -> None:
