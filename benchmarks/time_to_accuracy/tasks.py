@@ -91,7 +91,7 @@ SKEWED = replace(
 SHAKESPEARE = Task(
     "shakespeare",
     "Shakespeare, char_lm, 100 roles, 10 a round",
-    60,
+    48,
     {
         **_LOCAL,
         "dataset": "shakespeare",
