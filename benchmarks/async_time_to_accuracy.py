@@ -55,6 +55,7 @@ TASK: dict[str, ConfigValue] = {
     "downlink.mode": "shared",
     "downlink.codec": "ecsq(step=0.00390625)",
     "server-optimizer": "sgd(eta=1.0, momentum=0.9)",
+    "server-average": "none",
     "evaluate.federated-every": 0,
     "evaluate.central-every": 1,
 }

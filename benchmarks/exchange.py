@@ -39,6 +39,7 @@ TASK: dict[str, ConfigValue] = {
     "train.momentum": 0.0,
     "train.clip-norm": 0.0,
     "train.learning-rate": 0.1,
+    "server-average": "none",
     "evaluate.federated-every": 0,
 }
 UPLINK: dict[str, ConfigValue] = {

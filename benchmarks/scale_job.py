@@ -44,6 +44,8 @@ CONFIG: dict[str, ConfigValue] = {
     # What takes the server next to no time, so that engines show.
     "downlink.mode": "full",
     "downlink.codec": "fp32",
+    "uplink.feedback": "residual",
+    "server-average": "none",
 }
 
 

@@ -48,7 +48,14 @@ class Task:
     only: tuple[str, ...] = ()
 
 
+_BOTH: Config = {
+    "uplink.codec": "topk(0.02) | ternary",
+    "downlink.mode": "auto",
+    "downlink.codec": "ecsq(1.0)",
+    "server-average": "none",
+}
 _FASHION: Config = {
+    **_BOTH,
     "dataset": "fashion-mnist",
     "model": "cnn",
     "data.partition": "dirichlet(0.3)",
@@ -67,8 +74,10 @@ TASKS = {
         50,
         12,
         {
+            **_BOTH,
             "dataset": "digits",
             "model": "mlp",
+            "uplink.feedback": "residual",
             "data.partition": "dirichlet(0.5)",
             "simulation.num-supernodes": 10,
             "train.local-epochs": 3,

@@ -93,6 +93,7 @@ def measure(job: Job, codec: str, feedback: str, seed: int) -> Row:
         **job.config,
         "downlink.mode": "full",
         "downlink.codec": "fp32",
+        "server-average": "none",
         "seed": seed,
         "uplink.codec": codec,
         "uplink.feedback": feedback,
