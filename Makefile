@@ -76,6 +76,6 @@ $(READY): pyproject.toml constraints.txt
 		exit 1; }
 	@echo "setting up .venv: a few minutes the first time"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,text,plot]" | sed -un \
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,text,plot,tensorboard]" | sed -un \
 		-e 's/^Collecting \([^ ]*\) (from fl-opt.*/  \1/p' -e 's/^Installing collected.*/  installing/p'
 	@touch $@

@@ -161,6 +161,7 @@ class OutputSettings(_Section):
     folder: str = "runs"
     name: str = ""
     save_model: bool = False
+    tensorboard: bool = False
 
 
 class Settings(_Section):

@@ -18,6 +18,7 @@ from fl_opt.exchange.records import pack_arrays, unpack_arrays
 from fl_opt.models import build_model
 from fl_opt.profiling.rounds import RoundObserver
 from fl_opt.reporting import RunRecorder, RunSummary, console_observer, print_summary
+from fl_opt.reporting.tensorboard import TensorBoardWriter
 from fl_opt.training import evaluate, get_arrays, set_arrays
 from strategies import build_strategy
 from strategies.state import saved_round
@@ -64,8 +65,11 @@ def run_server(
     dataset = load_dataset(settings, settings.simulation.num_supernodes)
     model = build_model(settings.model, dataset.info, settings.seed)
     recorder = RunRecorder(settings, engine=engine, resume=settings.resume)
+    told = [recorder, *observers]
+    if settings.output.tensorboard:
+        told.append(TensorBoardWriter(recorder.folder))
     with open_checkpoints(settings, recorder.folder) as checkpoints:
-        strategy = build_strategy(settings, [recorder, *observers], checkpoints)
+        strategy = build_strategy(settings, told, checkpoints)
 
         if settings.resume and checkpoints is not None:
             recorder.resume_from(saved_round(checkpoints) or -1)  # round 0 is evaluated anew

@@ -17,6 +17,7 @@ _EXTRA = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 _FOR = {
     "text": "the dataset shakespeare",
     "plot": "pictures of reports and of fl-opt profile",
+    "tensorboard": "output.tensorboard",
 }
 """Extras that users want, and what for."""
 
