@@ -16,9 +16,9 @@ from fl_opt.codecs.inspect import Section, inspect_payload
 from fl_opt.errors import ConfigError, FlOptError
 
 if TYPE_CHECKING:
+    from fl_opt.codecs.catalogue import Choice
     from fl_opt.doctor import Check
     from fl_opt.training.batch_profile import BatchProfile
-    from strategies.catalogue import Choice
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="Tools around fl-opt."
@@ -49,17 +49,23 @@ def inspect(
 
 
 @app.command()
+def codecs(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what a codec is made of: stages with their settings, and presets."""
+    from fl_opt.codecs.catalogue import codec_choices
+
+    _list(codec_choices(), as_json)
+
+
+@app.command()
 def strategies(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what can be chosen for a run: strategies, selections, server optimizers, ..."""
     from strategies.catalogue import catalogue  # loads Flower
 
-    choices = catalogue()
-    if as_json:
-        typer.echo(json.dumps([asdict(choice) for choice in choices]))
-    else:
-        _print_choices(choices)
+    _list(catalogue(), as_json)
 
 
 @app.command()
@@ -291,6 +297,13 @@ def _print_checks(checks: list[Check]) -> None:
             console.print(Text(f"       {check.mend}", style="bold"), soft_wrap=True)
     counts = {status: sum(c.status == status for c in checks) for status in colours}
     console.print(f"{counts['fault']} faults, {counts['note']} notes, {counts['ok']} fine")
+
+
+def _list(choices: list[Choice], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([asdict(choice) for choice in choices]))
+    else:
+        _print_choices(choices)
 
 
 def _print_choices(choices: list[Choice]) -> None:

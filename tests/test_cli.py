@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fl_opt import build_codec
 from fl_opt.cli import app
 from strategies.catalogue import catalogue
 
@@ -44,6 +45,20 @@ def test_strategies_prints_json() -> None:
             {"name": "gamma", "type": "float", "default": 0.5},
         ],
     }
+
+
+def test_codecs_lists_every_stage_that_can_be_built() -> None:
+    result = CliRunner().invoke(app, ["codecs", "--json"])
+    rows = json.loads(result.output)
+    places = list(dict.fromkeys(row["setting"] for row in rows))
+    assert places == ["rate", "transform", "select", "quantize", "code", "preset"]
+    for row in rows:
+        assert row["about"]
+        if row["setting"] == "preset":
+            build_codec(row["name"])
+    table = CliRunner().invoke(app, ["codecs"], env={"COLUMNS": "160"}).output
+    assert all(row["name"] in table for row in rows)
+    assert "density: float = 0.01" in table
 
 
 def test_profile_of_batch_sizes(tmp_path: Path) -> None:
