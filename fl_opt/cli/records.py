@@ -1,0 +1,61 @@
+"""From the records of runs: ``fl-opt report`` and ``fl-opt trace``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_opt.cli.mistakes import mistakes_in_one_line
+
+
+def report(
+    *,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/<time>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path(
+        "report.html"
+    ),
+    csv: Annotated[
+        Path | None, typer.Option(help="Folder for rounds.csv and clients.csv.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for the charts as pictures ([plot]).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the names of all files as JSON.")
+    ] = False,
+) -> None:
+    """Write one page about a run, or about several side by side; it needs no network."""
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.report import write_csv, write_png, write_report
+
+    with mistakes_in_one_line():
+        found = [load_run(run) for run in runs]
+        write_report(found, output)
+        files = [output]
+        files += write_csv(found, csv) if csv is not None else []
+        files += write_png(found, png) if png is not None else []
+    if as_json:
+        typer.echo(json.dumps([str(file) for file in files]))
+    else:
+        typer.echo("\n".join(f"wrote {file}" for file in files))
+
+
+def trace(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/<time>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path(
+        "trace.json"
+    ),
+) -> None:
+    """Write a run as a trace for ui.perfetto.dev: server and clients on one axis of time."""
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.strict_json import to_json
+    from fl_opt.reporting.trace import trace as trace_of
+
+    with mistakes_in_one_line():
+        text = to_json(trace_of(load_run(run)))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
+    typer.echo(f"wrote {output}")
