@@ -198,6 +198,13 @@ class Settings(_Section):
         """Patterns of ``exact-arrays``, as :class:`~fl_opt.params.ParamSpec` takes them."""
         return tuple(p.strip() for p in self.exact_arrays.split(",") if p.strip())
 
+    @property
+    def as_profile(self) -> bool:
+        """Whether all that the profile decides is as it has it."""
+        own = dict(flat_settings(self))
+        decided = profile_values(self.profile, sampled=self.round.clients > 0)
+        return all(own[key] == value for key, value in decided.items())
+
 
 def load_settings(run_config: Mapping[str, ConfigValue]) -> Settings:
     """Validate Flower's flat run config.

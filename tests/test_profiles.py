@@ -9,6 +9,7 @@ from fl_opt.config import ConfigValue, Settings, flat_settings, load_settings
 from fl_opt.errors import ConfigError
 from fl_opt.profiles import BY_PROFILE, PROFILE_KEYS, ProfileName, profile_values
 from fl_opt.reporting import load_run
+from fl_opt.reporting.console import headline
 from run_simulation import run
 from strategies import build_strategy
 
@@ -77,6 +78,13 @@ def test_exact_sends_and_learns_what_no_compression_does(tmp_path: Path) -> None
     ratio = exact.communication.total.compression_ratio
     assert ratio is not None
     assert ratio == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_headline_names_the_profile_unless_something_differs() -> None:
+    named = headline(load_settings({"profile": "smallest"}), 3)
+    assert "3 rounds, smallest: up topk(0.01) | ternary, down auto ecsq(0.35)" in named
+    changed = headline(load_settings({"profile": "smallest", "uplink.codec": "int8"}), 3)
+    assert "3 rounds, up int8, down auto ecsq(0.35)" in changed
 
 
 def test_smallest_sends_less_than_balanced_and_the_record_says_which(tmp_path: Path) -> None:

@@ -128,9 +128,11 @@ class ProgressBar:
 
 def headline(settings: Settings, num_rounds: int) -> str:
     """Say in one line what is run."""
+    profile = f"{settings.profile}: " if settings.as_profile else ""
     return (
         f"{settings.dataset} / {settings.model} / {settings.strategy}, {num_rounds} rounds, "
-        f"up {settings.uplink.codec}, down {settings.downlink.mode} {settings.downlink.codec}"
+        f"{profile}up {settings.uplink.codec}, "
+        f"down {settings.downlink.mode} {settings.downlink.codec}"
     )
 
 

@@ -11,7 +11,7 @@ from fl_opt.reporting import PlainLog, ProgressBar, console_observer
 from tests.reporting.runs import records, settings
 
 PLAIN = """\
-digits / mlp / fedavg, 4 rounds, up topk(0.02) | ternary, down auto ecsq(0.5)
+digits / mlp / fedavg, 4 rounds, balanced: up topk(0.02) | ternary, down auto ecsq(0.5)
 round 0/4  loss 2.3000  accuracy 0.1000  up 0 B  down 0 B  500 ms  0 ms virtual
 round 1/4  train loss 1.0000  loss 2.0000  accuracy 0.5000  up 20 B  down 1.00 kB  4.00 s  10.0 s virtual
 round 2/4  train loss 0.5000  loss 1.0000  accuracy 0.9000  up 20 B  down 1.00 kB  1.00 s  20.0 s virtual

@@ -36,8 +36,9 @@ def text(lines: list[str]) -> str:
 def test_the_four_metrics(info: RunInfo) -> None:
     found = text(render(summarize(info, records())))
     for part in (
-        "digits / mlp / fedavg, 4 rounds, up topk(0.02) | ternary, down auto ecsq(0.5)",
-        "status completed, 4 of 4 rounds, 8 updates used, 1 failed",
+        "digits / mlp / fedavg, 4 rounds, balanced: up topk(0.02) | ternary",
+        "ternary, down auto ecsq(0.5) status completed",
+        "completed, 4 of 4 rounds, 8 updates used, 1 failed",
         "time per round mean 2.00 s, median 1.50 s, in total 8.50 s",
         "virtual: mean 25.0 s, median 25.0 s, in total 1 min 40 s",
         "of which train 500 ms, decode-aggregate 625 ms virtual: upload 2.00 s",

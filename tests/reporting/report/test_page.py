@@ -54,7 +54,7 @@ def test_a_page_about_one_run_says_what_it_came_to(tmp_path: Path) -> None:
         "sent 18.9 kB 93.0% less than float32 (14.3x)",
         "time per round, virtual 3.00 s 9.00 s in total, 3 rounds",
         "peak memory 100 MB of a client",
-        "digits / mlp / fedavg, 3 rounds, up topk(0.02) | ternary",
+        "digits / mlp / fedavg, 3 rounds, balanced: up topk(0.02) | ternary",
         "Accuracy over rounds",
         "Where a round's time goes",
         "Where bytes go",
