@@ -103,6 +103,7 @@ class RoundSettings(_Section):
     min_replies: PositiveInt = 1
     late_replies: Literal["accept", "refuse"] = "accept"
     staleness: str = "polynomial(0.5)"
+    max_update_norm: str = "auto"
     ttl: NonNegative = 0.0
     timeout: Positive = 3600.0
     wait_for_nodes: NonNegative = 120.0

@@ -29,6 +29,7 @@ from strategies.loop import RoundLoop
 from strategies.messenger import Messenger
 from strategies.model import ExactArrays, GlobalModel
 from strategies.nodes import wait_for_nodes
+from strategies.norm_bound import NormBound
 from strategies.pace import Pace, Rounds
 from strategies.pruning import Pruning
 from strategies.reductions import check_reductions
@@ -100,6 +101,8 @@ class CompressedStrategy(RoundLoop):
         Spec of the weight of late updates; see :mod:`strategies.staleness`.
     ttl : float, optional
         Seconds after which a client that has not answered is given up. Default: Flower's.
+    max_update_norm : str
+        Spec of the largest update that is believed; see :mod:`strategies.norm_bound`.
     min_replies : int
         A round with fewer usable replies leaves the model as it was.
     node_timeout : float
@@ -141,6 +144,7 @@ class CompressedStrategy(RoundLoop):
         late_replies: LateReplies = "accept",
         staleness: str = "polynomial(0.5)",
         ttl: float | None = None,
+        max_update_norm: str = "auto",
         min_replies: int = 1,
         node_timeout: float = 120.0,
         seed: int = 0,
@@ -193,12 +197,14 @@ class CompressedStrategy(RoundLoop):
         policy = build_selection(selection, seed) if isinstance(selection, str) else selection
         self._roster = Roster(policy, node_timeout)
         self._balance = Balance(balance)
+        self._bound = NormBound(max_update_norm)
         self._training = Training(
             TrainingRules(
                 self.pace,
                 late_replies,
                 self.weighted_by_key,
                 self.scale,
+                self._bound,
                 keep_updates=self.keeps_updates,
                 ttl=ttl,
             ),
@@ -288,6 +294,7 @@ class CompressedStrategy(RoundLoop):
             self._messenger.pruning.state(),
             self._adaptation.state(),
             self._average.state(),
+            self._bound.state(),
         )
 
     def remember(self, memory: Memory) -> None:
@@ -298,6 +305,7 @@ class CompressedStrategy(RoundLoop):
         self._messenger.pruning.restore(memory.pruning, self._model.spec.size)
         self._adaptation.restore(memory.adaptation)
         self._average.restore(memory.average, self._model.spec.size)
+        self._bound.restore(memory.norms)
 
     def summary(self) -> None:
         """Log the configuration."""

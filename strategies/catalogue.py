@@ -9,6 +9,7 @@ from fl_opt.codecs.catalogue import Argument, Choice, choices
 from fl_opt.exchange.submodels import SUBMODELS
 from strategies.averaging import AVERAGES
 from strategies.balance import BALANCES
+from strategies.norm_bound import NORM_BOUNDS
 from strategies.pruning_rules import PRUNINGS
 from strategies.schedule import SCHEDULES
 from strategies.selection import SELECTIONS
@@ -28,6 +29,7 @@ _KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     "server-schedule": SCHEDULES,
     "server-average": AVERAGES,
     "round.staleness": STALENESS,
+    "round.max-update-norm": NORM_BOUNDS,
 }
 """By the setting that names one of them in the run config."""
 

@@ -14,6 +14,7 @@ from fl_opt.exchange import records
 from fl_opt.exchange.incoming import Answer, UplinkUpdate, decode_update
 from fl_opt.params import ParamSpec
 from strategies.messenger import Messenger
+from strategies.norm_bound import NormBound
 from strategies.replies import open_evaluation, open_reply
 from strategies.update_sum import UpdateSum
 
@@ -69,6 +70,8 @@ class Collection:
         Name of the metric that weighs updates.
     scale : callable
         A :data:`Scale`.
+    bound : NormBound, optional
+        Of the updates' norms. Default: none.
     keep : bool
         Whether to keep what is taken, beside its sum.
 
@@ -88,6 +91,7 @@ class Collection:
         weighted_by_key: str,
         scale: Scale,
         *,
+        bound: NormBound | None = None,
         keep: bool = False,
     ) -> None:
         self.total = UpdateSum(spec)
@@ -97,6 +101,7 @@ class Collection:
         self._messenger = messenger
         self._weighted_by_key = weighted_by_key
         self._scale = scale
+        self._bound = bound or NormBound("none")
         self._keep = keep
         self.kept: list[Kept] = []
         self._counted: list[int] = []
@@ -128,10 +133,13 @@ class Collection:
             alive=self._messenger.pruning.at(account.version),
             part=self._messenger.part_of(answer.width, account.version),
         )
+        norm = received.update.norm()
+        self._bound.check(norm)
         staleness = self._messenger.version - account.version
         self.total.add(received, weight, self._scale(metrics, staleness))
         if self._keep:
             self.kept.append(Kept(reply, metrics, received))
+        self._bound.accepted(norm)
         self._messenger.ledger.take(node_id)
         self._counted.append(node_id)
         self.metrics.append(_packed(metrics))

@@ -45,6 +45,7 @@ def build_strategy(
             "clients_per_evaluation": settings.evaluate.clients or None,
             "evaluate_every": settings.evaluate.federated_every,
             "evaluate_mode": settings.evaluate.mode,
+            "max_update_norm": settings.round.max_update_norm,
             "min_replies": settings.round.min_replies,
             "node_timeout": settings.round.wait_for_nodes,
             "seed": settings.seed,

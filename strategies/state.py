@@ -48,6 +48,8 @@ class Memory:
         Plain values that the next choice of codecs depends on.
     average : dict of str to ndarray
         The average of the models so far.
+    norms : list of float
+        Of the last updates, which the next ones are measured by.
     """
 
     optimizer: Arrays
@@ -56,6 +58,7 @@ class Memory:
     pruning: Arrays = field(default_factory=dict)
     adaptation: dict[str, Any] = field(default_factory=dict)
     average: Arrays = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def save(
         "roster": progress.memory.roster,
         "balance": progress.memory.balance,
         "adaptation": progress.memory.adaptation,
+        "norms": progress.memory.norms,
         "longest": progress.longest,
         "late": {key: [sent.node_id, sent.at] for key, sent in progress.late.items()},
         "mode": messenger.downlink.mode,
@@ -160,6 +164,7 @@ def load(
             below(arrays, "pruning/"),
             values.get("adaptation", {}),
             below(arrays, "average/"),
+            values.get("norms", []),
         ),
         late={key: Sent(int(node), float(at)) for key, (node, at) in values["late"].items()},
         longest=float(values["longest"]),

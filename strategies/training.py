@@ -20,6 +20,7 @@ from strategies.collection import Collection, Scale, Taken
 from strategies.correspondence import Correspondence
 from strategies.messenger import Messenger, OwnConfig
 from strategies.model import GlobalModel
+from strategies.norm_bound import NormBound
 from strategies.pace import Pace
 from strategies.roster import Roster
 from strategies.round_log import RoundLog
@@ -41,6 +42,8 @@ class TrainingRules:
         Name of the metric that weighs updates.
     scale : callable
         A :data:`~strategies.collection.Scale`.
+    bound : NormBound
+        Of updates that are believed.
     keep_updates : bool
         Whether updates are kept one by one, beside their sum.
     ttl : float or None
@@ -51,6 +54,7 @@ class TrainingRules:
     late_replies: LateReplies
     weighted_by_key: str
     scale: Scale
+    bound: NormBound
     keep_updates: bool = False
     ttl: float | None = None
 
@@ -161,6 +165,7 @@ class Training:
             self._messenger,
             rules.weighted_by_key,
             rules.scale,
+            bound=rules.bound,
             keep=rules.keep_updates,
         )
         if isinstance(replies, ReplyStream):

@@ -16,6 +16,7 @@ from fl_opt.exchange.submodels import SUBMODELS, build_submodels
 from strategies.averaging import AVERAGES, ModelAverage
 from strategies.balance import BALANCES, Balance
 from strategies.catalogue import Argument, Choice, catalogue
+from strategies.norm_bound import NORM_BOUNDS, NormBound
 from strategies.pruning_rules import PRUNINGS, build_pruning
 from strategies.registry import build_strategy
 from strategies.schedule import SCHEDULES, build_schedule
@@ -34,6 +35,7 @@ BUILD: dict[str, Callable[[str], Any]] = {
     "server-schedule": build_schedule,
     "server-average": ModelAverage,
     "round.staleness": build_staleness,
+    "round.max-update-norm": NormBound,
 }
 CHOICES = catalogue()
 PAGE = Path(__file__).parents[2] / "docs" / "strategies.md"
@@ -60,6 +62,7 @@ def test_everything_that_has_a_name_is_listed() -> None:
         SCHEDULES,
         AVERAGES,
         STALENESS,
+        NORM_BOUNDS,
     ]
     assert [choice.name for choice in CHOICES] == [name for table in tables for name in table]
 
