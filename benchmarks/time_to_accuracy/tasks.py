@@ -145,7 +145,7 @@ def growth() -> list[Task]:
         "clients-10": ("10 clients, all in each round", 16, few),
         "clients-1000": ("1,000 clients, 100 a round", 60, many),
         "model-small": ("0.03 million parameters", 60, {"model": f"{models}:small"}),
-        "model-large": ("1.7 million parameters", 40, {"model": f"{models}:large"}),
+        "model-large": ("1.7 million parameters", 24, {"model": f"{models}:large"}),
     }
     return [
         replace(
