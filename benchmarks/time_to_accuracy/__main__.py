@@ -22,7 +22,7 @@ from benchmarks.time_to_accuracy.plan import Job, Plan, tuned_methods
 from benchmarks.time_to_accuracy.runs import Runs
 from benchmarks.time_to_accuracy.tasks import TASKS
 
-STAGES = ("tuning", "methods", "ablation", "growth", "links")
+STAGES = ("tuning", "methods", "ablation", "growth", "waiting", "links")
 
 
 def main() -> None:
@@ -73,6 +73,8 @@ def steps(
             return [("ablation", plan.ablation)]
         case "growth":
             return [("growth", plan.growth)]
+        case "waiting":
+            return [("waiting", plan.waiting)]
         case _:
             return [("links", plan.links)]
 

@@ -89,6 +89,12 @@ BALANCED = ours("balanced", 0.02, 0.5)
 SMALLEST = ours("smallest", 0.01, 0.35)
 CAREFUL = ours("careful", 0.05, 1.0)
 OURS: Final = (BALANCED, SMALLEST, CAREFUL)
+FASTEST = Method(
+    "fastest",
+    {**coded("auto", "auto"), **EMA, "round.over-selection": 1.3},
+    tuned_as=BASELINE,
+)
+"""Who is waited for depends on the links, so it is run on each of them."""
 
 CANDIDATES: Final = (
     *(

@@ -13,6 +13,8 @@ from fl_opt.config import ConfigValue
 
 TUNING_SEED = 1
 QUICK_ROUNDS = 6
+RATES = (1.0, 10.0, 100.0)
+"""Megabits a second."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,31 @@ class Plan:
             for method in tried
         ]
 
+    def waiting(self) -> list[Job]:
+        """Return runs that do not wait for the last, one for each rate of the links."""
+        return [
+            Job(
+                replace(
+                    self.sized(FASHION),
+                    name=f"waiting-{rate:g}",
+                    config={
+                        **FASHION.config,
+                        "simulation.uplink-mbps": rate,
+                        "simulation.downlink-mbps": rate,
+                    },
+                ),
+                methods.FASTEST,
+                self.best(FASHION, BASELINE),
+                TUNING_SEED,
+            )
+            for rate in RATES
+        ]
+
     def links(self) -> list[Job]:
         """Return runs on links that differ from client to client, and change."""
         spread: Config = {"simulation.spread": 1.0, "simulation.links": "lognormal(0.5, 10)"}
         task = replace(self.sized(FASHION), name="links", config={**FASHION.config, **spread})
-        rates: Config = {"simulation.uplink-mbps": 1.0, "simulation.downlink-mbps": 1.0}
+        rates: Config = {"simulation.uplink-mbps": 0.1, "simulation.downlink-mbps": 0.1}
         slow = replace(task, config={**task.config, **rates})
         choice = self.best(FASHION, methods.BALANCED)
         jobs = [Job(slow, method, choice, TUNING_SEED) for method in methods.BY_BANDWIDTH]

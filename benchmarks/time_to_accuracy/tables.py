@@ -12,11 +12,10 @@ from benchmarks.time_to_accuracy.measure import (
     seconds_to,
 )
 from benchmarks.time_to_accuracy.methods import BASELINE
-from benchmarks.time_to_accuracy.plan import Job
+from benchmarks.time_to_accuracy.plan import RATES, Job
 from benchmarks.time_to_accuracy.runs import Trace
 
 Results = Sequence[tuple[Job, Trace]]
-RATES = (1.0, 10.0, 100.0)
 BUDGETS = (1e6, 3e6, 10e6, 100e6)
 
 
@@ -69,6 +68,45 @@ def on_own_links(results: Results, target: float) -> str:
             ]
         )
     return markdown(headings, rows)
+
+
+def waiting(base: Results, others: Results, target: float) -> str:
+    """Return the time to an accuracy at several rates: replayed, and of the runs' own clock."""
+    headings = ["Mbit/s", "method", "final", "rounds", "MB", "s", "sooner than fp32"]
+    rows = []
+    for rate in RATES:
+        measure = _needed([t for job, t in base if job.method == BASELINE], target)
+        for name, _, traces in _by_method(base):
+            found = _needed(traces, target)
+            seconds = found[f"s at {rate:g}"]
+            rows.append(_row(rate, name, traces, found, seconds, measure[f"s at {rate:g}"]))
+        for job, trace in others:
+            if job.task.name == f"waiting-{rate:g}":
+                found = _needed([trace], target)
+                base_seconds = measure[f"s at {rate:g}"]
+                rows.append(
+                    _row(rate, job.method.name, [trace], found, found["s"], base_seconds)
+                )
+    return markdown(headings, rows)
+
+
+def _row(  # noqa: PLR0917
+    rate: float,
+    name: str,
+    traces: Sequence[Trace],
+    found: dict[str, float],
+    seconds: float,
+    base: float,
+) -> list[str]:
+    return [
+        f"{rate:g}",
+        name,
+        f"{mean([final_accuracy(trace) for trace in traces]):.3f}",
+        _number(found["rounds"], 0),
+        _number(found["bytes"] / 1e6, 2),
+        _number(seconds, 1),
+        _ratio(base, seconds),
+    ]
 
 
 def at_budgets(results: Results) -> str:

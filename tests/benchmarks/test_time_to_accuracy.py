@@ -18,9 +18,9 @@ from benchmarks.time_to_accuracy.plan import Job, Plan
 from benchmarks.time_to_accuracy.replay import Link, round_seconds
 from benchmarks.time_to_accuracy.runs import Answer, Runs, Step, Trace, trace
 from benchmarks.time_to_accuracy.tables import to_target
-from benchmarks.time_to_accuracy.tasks import DIGITS, FASHION
+from benchmarks.time_to_accuracy.tasks import DIGITS, FASHION, Task
 from fl_opt.config import ConfigValue, load_settings
-from fl_opt.profiles import PROFILE_KEYS
+from fl_opt.profiles import PROFILE_KEYS, ProfileName, profile_values
 
 JOB: dict[str, ConfigValue] = {
     "num-server-rounds": 3,
@@ -114,11 +114,25 @@ def test_table_of_a_method_that_never_got_there() -> None:
     assert f"| {methods.STC.name} | rate | 0.000 | 0/1 | - |" in table
 
 
+@pytest.mark.parametrize("task", [FASHION, DIGITS], ids=lambda task: task.name)
+@pytest.mark.parametrize("name", ["balanced", "smallest"])
+def test_our_methods_are_the_profiles_of_that_name(name: ProfileName, task: Task) -> None:
+    tried = (*methods.OURS, methods.FASTEST)
+    (method,) = (method for method in tried if method.name == name)
+    config = Job(task, method, next(iter(task.grid)), 1).config
+    profile = profile_values(name, sampled="round.clients" in config)
+    used = {key: config.get(key, 1.0) for key in profile}
+    if used["downlink.mode"] == "per-client":  # what auto comes to here, to the byte
+        used["downlink.mode"] = profile["downlink.mode"]
+    assert used == dict(profile)
+
+
 def test_every_job_has_settings_that_can_be_run(tmp_path: Path) -> None:
     plan = Plan(Runs(tmp_path), [1])
     tried = (methods.BASELINE, *methods.PEERS, *methods.OURS)
     jobs = plan.seeded(FASHION, tried, [1])
-    for job in [*jobs, *plan.ablation(), *plan.growth(), *plan.links()]:
+    others = (plan.ablation(), plan.growth(), plan.waiting(), plan.links())
+    for job in [*jobs, *(job for stage in others for job in stage)]:
         load_settings(job.config)
         # Nothing is left to the default profile, which may change.
         assert set(PROFILE_KEYS) - {"round.over-selection"} <= job.config.keys()
