@@ -27,6 +27,11 @@ class Job:
     seed: int
 
     @property
+    def tuned_to(self) -> str:
+        """What of the choice is not fixed by the method: its first part, the rate."""
+        return self.choice.partition(",")[0] if self.method.fixed else self.choice
+
+    @property
     def config(self) -> dict[str, ConfigValue]:
         """All settings that differ from the project's."""
         return {

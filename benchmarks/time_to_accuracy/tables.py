@@ -136,7 +136,7 @@ def _by_method(results: Results) -> list[tuple[str, str, list[Trace]]]:
     return [
         (
             name,
-            next(job.choice for job, _ in results if job.method.name == name),
+            next(job.tuned_to for job, _ in results if job.method.name == name),
             [trace for job, trace in results if job.method.name == name],
         )
         for name in names
