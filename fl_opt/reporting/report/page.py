@@ -11,9 +11,11 @@ from fl_opt import __version__
 from fl_opt.errors import ConfigError
 from fl_opt.reporting.console import headline
 from fl_opt.reporting.reader import Run
-from fl_opt.reporting.report import content
+from fl_opt.reporting.report.about_runs import charts
 from fl_opt.reporting.report.names import run_names
 from fl_opt.reporting.report.svg import draw_svg
+from fl_opt.reporting.report.tables import changed_settings, clients, comparison
+from fl_opt.reporting.report.tiles import tiles
 
 
 def write_report(runs: Sequence[Run], path: Path) -> None:
@@ -56,12 +58,12 @@ def render_report(runs: Sequence[Run]) -> str:
                 "name": name,
                 "headline": headline(run.settings, run.summary.rounds_planned),
                 "summary": run.summary,
-                "tiles": content.tiles(run),
-                "clients": content.clients(run),
+                "tiles": tiles(run),
+                "clients": clients(run),
             }
             for name, run in zip(names, runs, strict=True)
         ],
-        comparison=content.comparison(runs, names) if len(runs) > 1 else None,
-        charts=content.charts(runs, names),
-        settings=content.changed_settings(runs, names),
+        comparison=comparison(runs, names) if len(runs) > 1 else None,
+        charts=charts(runs, names),
+        settings=changed_settings(runs, names),
     )

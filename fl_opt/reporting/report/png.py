@@ -9,8 +9,8 @@ from typing import Any
 
 from fl_opt.errors import ConfigError
 from fl_opt.reporting.reader import Run
+from fl_opt.reporting.report.about_runs import charts
 from fl_opt.reporting.report.charts import BarChart, Chart, LineChart
-from fl_opt.reporting.report.content import charts
 from fl_opt.reporting.report.names import run_names
 
 
