@@ -94,7 +94,13 @@ FASTEST = Method(
     {**coded("auto", "auto"), **EMA, "round.over-selection": 1.3},
     tuned_as=BASELINE,
 )
-"""Who is waited for depends on the links, so it is run on each of them."""
+EQUAL_TIME = Method(
+    "auto both ways, equal-time",
+    {**coded("auto", "auto"), **EMA, "balance": "equal-time"},
+    tuned_as=BASELINE,
+)
+WAITING: Final = (FASTEST, EQUAL_TIME)
+"""Who is waited for depends on the links, so they are run on each of them."""
 
 CANDIDATES: Final = (
     *(

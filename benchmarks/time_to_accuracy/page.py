@@ -45,7 +45,8 @@ both directions and time.
 """
 _WAITING = (
     "Fashion-MNIST as above, seed 1. `fastest` asks 13 clients for each ten it waits for, adds "
-    "late updates to the next step and gives each client the bits that its link has time for."
+    "late updates to the next step and gives each client the bits that its link has time for; "
+    "`equal-time` sizes clients' work instead, so that all end together."
 )
 _LINKS = (
     "Fashion-MNIST as above, seed 1; each client's link and speed spread lognormally (sigma 1) "

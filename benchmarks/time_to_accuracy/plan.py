@@ -125,11 +125,12 @@ class Plan:
                         "simulation.downlink-mbps": rate,
                     },
                 ),
-                methods.FASTEST,
+                method,
                 self.best(FASHION, BASELINE),
                 TUNING_SEED,
             )
             for rate in RATES
+            for method in methods.WAITING
         ]
 
     def links(self) -> list[Job]:
