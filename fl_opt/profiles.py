@@ -15,17 +15,17 @@ BY_PROFILE: Final = "profile"
 """The value that leaves a setting to the profile."""
 
 ProfileName: TypeAlias = Literal["balanced", "smallest", "fastest", "exact"]
-Values: TypeAlias = Mapping[str, float | str]
+Values: TypeAlias = Mapping[str, str]
 
 _FREQUENT: Final[Values] = {
     "uplink.feedback": "residual",
     "server-average": "none",
-    "round.over-selection": 1.0,
+    "balance": "none",
 }
 _RARE: Final[Values] = {
     "uplink.feedback": "none",
     "server-average": "ema(0.8)",
-    "round.over-selection": 1.0,
+    "balance": "none",
 }
 _PROFILES: Final[Mapping[ProfileName, Values]] = {
     "balanced": {
@@ -42,6 +42,7 @@ _PROFILES: Final[Mapping[ProfileName, Values]] = {
         "uplink.codec": "auto",
         "downlink.mode": "per-client",
         "downlink.codec": "auto",
+        "balance": "equal-time",
     },
     "exact": {
         "uplink.codec": "none",
@@ -51,9 +52,6 @@ _PROFILES: Final[Mapping[ProfileName, Values]] = {
         "downlink.codec": "fp32",
     },
 }
-_OVER_SELECTION: Final = 1.3
-"""Of the fastest profile: how many more are asked than are waited for."""
-
 PROFILE_KEYS: Final = (*_PROFILES["balanced"], *_FREQUENT)
 """The settings that a profile decides."""
 
@@ -67,7 +65,4 @@ def profile_values(name: ProfileName, *, sampled: bool) -> Values:
     sampled : bool
         Whether a part of the clients is drawn for each round.
     """
-    values = {**(_RARE if sampled else _FREQUENT), **_PROFILES[name]}
-    if name == "fastest" and sampled:
-        values["round.over-selection"] = _OVER_SELECTION
-    return values
+    return {**(_RARE if sampled else _FREQUENT), **_PROFILES[name]}

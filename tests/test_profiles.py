@@ -34,9 +34,9 @@ def test_a_profile_decides_what_is_left_to_it(name: ProfileName, clients: int) -
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_given_counts(name: ProfileName) -> None:
     config: dict[str, ConfigValue] = {"profile": name, "uplink.codec": "int8"}
-    given = decided({**config, "round.over-selection": 2.0})
+    given = decided({**config, "balance": "equal-time(0.5)"})
     assert given["uplink.codec"] == "int8"
-    assert given["round.over-selection"] == 2.0
+    assert given["balance"] == "equal-time(0.5)"
     assert given["downlink.mode"] == profile_values(name, sampled=False)["downlink.mode"]
 
 

@@ -90,16 +90,14 @@ SMALLEST = ours("smallest", 0.01, 0.35)
 CAREFUL = ours("careful", 0.05, 1.0)
 OURS: Final = (BALANCED, SMALLEST, CAREFUL)
 FASTEST = Method(
-    "fastest",
+    "fastest", {**coded("auto", "auto"), **EMA, "balance": "equal-time"}, tuned_as=BASELINE
+)
+OVER_SELECTED = Method(
+    "auto, 13 asked for 10",
     {**coded("auto", "auto"), **EMA, "round.over-selection": 1.3},
     tuned_as=BASELINE,
 )
-EQUAL_TIME = Method(
-    "auto both ways, equal-time",
-    {**coded("auto", "auto"), **EMA, "balance": "equal-time"},
-    tuned_as=BASELINE,
-)
-WAITING: Final = (FASTEST, EQUAL_TIME)
+WAITING: Final = (FASTEST, OVER_SELECTED)
 """Who is waited for depends on the links, so they are run on each of them."""
 
 CANDIDATES: Final = (

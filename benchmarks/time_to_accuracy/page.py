@@ -44,9 +44,9 @@ both directions and time.
   are against fp32 FedAvgM.
 """
 _WAITING = (
-    "Fashion-MNIST as above, seed 1. `fastest` asks 13 clients for each ten it waits for, adds "
-    "late updates to the next step and gives each client the bits that its link has time for; "
-    "`equal-time` sizes clients' work instead, so that all end together."
+    "Fashion-MNIST as above, seed 1. `fastest` gives each client the bits that its link has "
+    "time for and sizes its work, so that all end together; the other asks 13 clients for each "
+    "ten it waits for and adds late updates to the next step."
 )
 _LINKS = (
     "Fashion-MNIST as above, seed 1; each client's link and speed spread lognormally (sigma 1) "
