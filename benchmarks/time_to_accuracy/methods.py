@@ -87,7 +87,7 @@ def ours(name: str, up: float, down: float, mode: str = "per-client") -> Method:
 
 BALANCED = ours("balanced", 0.02, 0.5)
 SMALLEST = ours("smallest", 0.01, 0.35)
-CAREFUL = ours("careful", 0.05, 1.0)
+CAREFUL = ours("careful: up .1, down 1", 0.1, 1.0)
 OURS: Final = (BALANCED, SMALLEST, CAREFUL)
 FASTEST = Method(
     "fastest", {**coded("auto", "auto"), **EMA, "balance": "equal-time"}, tuned_as=BASELINE

@@ -105,7 +105,7 @@ class Plan:
 
     def growth(self) -> list[Job]:
         """Return the runs with other numbers of clients and sizes of the model."""
-        tried = (BASELINE, methods.BALANCED)
+        tried = (BASELINE, methods.BALANCED, methods.CAREFUL)
         return [
             Job(self.sized(task), method, self.best(FASHION, method), TUNING_SEED)
             for task in growth()
