@@ -117,13 +117,14 @@ def _ablation(plan: Plan) -> list[str]:
         pair for pair in results if pair[0].method in (methods.BALANCED, *methods.CANDIDATES)
     ]
     target = 0.95 * plateau([trace for _, trace in measure])
-    return [
-        "## The balanced profile with a part off\n",
-        f"Fashion-MNIST as above, seed 1, to {target:.3f}.\n",
-        tables.to_target([*measure, *off], target),
-        "## Other settings that were tried\n",
-        tables.to_target([*measure, *other], target),
-    ]
+    parts = [f"Fashion-MNIST as above, seed 1, to {target:.3f}.\n"]
+    for title, found in (
+        ("## The balanced profile with a part off\n", off),
+        ("## Other settings that were tried\n", other),
+    ):
+        if len(found) > 1:
+            parts += [title, tables.to_target([*measure, *found], target)]
+    return [parts[1], parts[0], *parts[2:]] if len(parts) > 1 else []
 
 
 def _baseline_of(plan: Plan, results: Results) -> Results:
