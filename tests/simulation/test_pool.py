@@ -96,6 +96,7 @@ def test_ctrl_c_waits_for_no_client(tmp_path: Path) -> None:
         while not begun.exists():
             time.sleep(0.02)
         signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)  # the main thread is to see it while it waits for this one
 
     before = workers_alive()
     begin = time.monotonic()
