@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from fl_opt.doctor.check import Check
 
@@ -23,12 +25,7 @@ _PROGRAMS = ("flwr", "flower-superlink", "flower-supernode")
 def flower() -> Iterator[Check]:
     """Look at Flower's programs and settings."""
     for program in _PROGRAMS:
-        place = shutil.which(program)
-        if place is None:
-            mend = "activate the environment that flwr is installed in"
-            yield Check("flower", f"command {program}", "fault", "not on the PATH", mend)
-        else:
-            yield Check("flower", f"command {program}", "ok", place)
+        yield _command(program)
     for name, value, otherwise in _SETTINGS:
         found = os.environ.get(name)
         if found == value:
@@ -37,3 +34,16 @@ def flower() -> Iterator[Check]:
             text = "not set" if found is None else repr(found)
             mend = f"export {name}={value} (for flwr run and deployments)"
             yield Check("flower", name, "note", f"{text}: {otherwise}", mend)
+
+
+def _command(program: str) -> Check:
+    """Look for a program on the PATH, and beside this Python."""
+    name = f"command {program}"
+    if place := shutil.which(program):
+        return Check("flower", name, "ok", place)
+    beside = Path(sys.executable).parent
+    if (beside / program).is_file():
+        found = f"in {beside}, which is not on the PATH"
+        return Check("flower", name, "note", found, f"source {beside / 'activate'}")
+    mend = "activate the environment that flwr is installed in"
+    return Check("flower", name, "fault", "not on the PATH", mend)

@@ -109,7 +109,10 @@ def test_settings_of_flower_and_its_programs(monkeypatch: pytest.MonkeyPatch) ->
     assert checks["FLWR_TELEMETRY_ENABLED"].status == "note"
     assert checks["FLWR_TELEMETRY_ENABLED"].mend.startswith("export FLWR_TELEMETRY_ENABLED=0")
     assert checks["FLWR_DISABLE_UPDATE_CHECK"].found.startswith("'no'")
-    assert checks["command flower-supernode"].status == "fault"
+    beside = checks["command flower-supernode"]
+    assert (beside.status, beside.mend.startswith("source ")) == ("note", True)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert found()["command flower-supernode"].status == "fault"
 
 
 def test_a_package_that_cannot_be_imported_does_not_stop_the_rest(
