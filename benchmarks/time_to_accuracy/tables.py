@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from benchmarks.time_to_accuracy.measure import (
@@ -161,11 +162,11 @@ def _needed(traces: Sequence[Trace], target: float) -> dict[str, float]:
 
 
 def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"  # noqa: PLR0124 -- not a number
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _ratio(base: float, value: float) -> str:
-    if base != base or value != value:  # noqa: PLR0124 -- not a number
+    if math.isnan(base) or math.isnan(value):
         return "-"
     ratio = base / value
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
