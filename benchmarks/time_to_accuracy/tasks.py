@@ -103,6 +103,7 @@ SHAKESPEARE = Task(
     },
     {
         "rate 1, FedAvgM 0.5": {"train.learning-rate": 1.0, **MOMENTUM},
+        "rate 1, FedAvgM 1.0": {"train.learning-rate": 1.0, **MORE_MOMENTUM},
         "rate 1, FedAvg": {"train.learning-rate": 1.0, **AVERAGE},
     },
 )

@@ -8,8 +8,9 @@ left for more bits (field names: T is the deadline)::
 
 So T is learned, not set: the time at which the last of those who are waited for would be done
 with the leanest level, and a little slack, so that bytes that cost next to no time are not
-saved. Links are those of :mod:`fl_opt.exchange.link_estimate`. A client of whom nothing is
-known gets the ordinary level; that is all the exploration there is.
+saved. Links are those of :mod:`fl_opt.exchange.link_estimate`. The first
+clients get the ordinary level. A newcomer after them is taken to be as slow as the slower of
+those known, and gets no more than the ordinary level: that is all the exploration there is.
 
 Which level is the leanest allowed depends on the updates: each has to hold a share of its
 update's energy, and the bound rises by a level when training makes no progress any more.
@@ -33,6 +34,8 @@ _PATIENCE: Final = 10
 """Rounds without progress after which the leanest level is given up."""
 _PROGRESS: Final = 0.01
 """Share by which the smoothed loss has to fall to be progress."""
+_CAUTION: Final = 0.75
+"""Share of the known clients that a newcomer is taken to be no faster than."""
 
 
 @dataclass(frozen=True)
@@ -132,22 +135,35 @@ class Budget:
             How many of them are waited for.
         """
         leanest = self.leanest()
-        known = [node_id for node_id in nodes if node_id in self._links]
-        chosen = dict.fromkeys(nodes, max(self.ladder.ordinary, leanest))
-        if not known:
-            return chosen
-        ends = sorted(self.seconds(node_id, leanest) for node_id in known)
-        last = min(max(wanted - (len(nodes) - len(known)), 1), len(ends))
+        if not self._links:
+            return dict.fromkeys(nodes, max(self.ladder.ordinary, leanest))
+        top = len(self.ladder.levels) - 1
+        newcomer = self._slow(nodes)
+        ends = sorted(self._end(node_id, leanest, newcomer) for node_id in nodes)
+        last = min(max(wanted, 1), len(ends))
         deadline = ends[last - 1] * (1.0 + self.ladder.slack)
-        for node_id in known:
-            chosen[node_id] = self._richest_by(deadline, node_id, leanest)
+        chosen: dict[int, int] = {}
+        for node_id in nodes:
+            richest = top if node_id in self._links else self.ladder.ordinary
+            chosen[node_id] = leanest
+            for level in range(richest, leanest, -1):
+                if self._end(node_id, level, newcomer) <= deadline:
+                    chosen[node_id] = level
+                    break
         return chosen
 
-    def _richest_by(self, deadline: float, node_id: int, leanest: int) -> int:
-        for level in range(len(self.ladder.levels) - 1, leanest, -1):
-            if self.seconds(node_id, level) <= deadline:
-                return level
-        return leanest
+    def _slow(self, nodes: Sequence[int]) -> int | None:
+        """Return one of the slower known clients, if some of those asked are not known."""
+        if all(node_id in self._links for node_id in nodes):
+            return None
+        leanest = self.leanest()
+        ranked = sorted(self._links, key=lambda node_id: self.seconds(node_id, leanest))
+        return ranked[min(int(_CAUTION * len(ranked)), len(ranked) - 1)]
+
+    def _end(self, node_id: int, level: int, newcomer: int | None) -> float:
+        if node_id not in self._links and newcomer is not None:
+            node_id = newcomer
+        return self.seconds(node_id, level)
 
     def seconds(self, node_id: int, level: int) -> float:
         """Return the time from a message to its reply that is expected at a level."""
