@@ -205,6 +205,10 @@ def main(
         Path | None,
         typer.Option(help="Folder for the record of the run  [default: runs/<time>]"),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write the run as a trace for ui.perfetto.dev into this file."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
@@ -217,6 +221,8 @@ def main(
     try:
         overrides = parse_run_config(run_config or [])
         summary = run(overrides, engine, num_supernodes, output, quiet=as_json, workers=workers)
+        if trace is not None:
+            _write_trace(summary, trace)
     except FlOptError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
@@ -226,6 +232,19 @@ def main(
             os._exit(130)
         raise typer.Exit(130) from None
     _print(summary, as_json)
+
+
+def _write_trace(summary: RunSummary, path: Path) -> None:
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.trace import write_trace
+
+    try:
+        write_trace(load_run(summary.info.folder), path)
+    except OSError as error:
+        raise ConfigError(
+            f"--trace {path}: {error.strerror}; the run is kept: fl-opt trace "
+            f"{summary.info.folder} -o FILE writes it elsewhere"
+        ) from None
 
 
 def _print(summary: RunSummary, as_json: bool) -> None:

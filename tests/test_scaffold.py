@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -60,6 +61,8 @@ def test_the_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["init", str(folder)])
     assert result.exit_code == 0
     assert result.output.splitlines()[-1] == f"now: flwr run {folder} --stream"
+    listed = CliRunner().invoke(app, ["init", str(tmp_path / "other"), "--json"])
+    assert str(tmp_path / "other/pyproject.toml") in json.loads(listed.output)
     again = CliRunner().invoke(app, ["init", str(folder)])
     assert again.exit_code == 2
     assert again.output.startswith(f"error: {folder}")

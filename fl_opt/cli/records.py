@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fl_opt.cli.mistakes import mistakes_in_one_line
+from fl_opt.cli.options import AsJson
 
 
 def report(
@@ -48,14 +49,12 @@ def trace(
     output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path(
         "trace.json"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Write a run as a trace for ui.perfetto.dev: server and clients on one axis of time."""
     from fl_opt.reporting import load_run
-    from fl_opt.reporting.strict_json import to_json
-    from fl_opt.reporting.trace import trace as trace_of
+    from fl_opt.reporting.trace import write_trace
 
     with mistakes_in_one_line():
-        text = to_json(trace_of(load_run(run)))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text)
-    typer.echo(f"wrote {output}")
+        write_trace(load_run(run), output)
+    typer.echo(json.dumps([str(output)]) if as_json else f"wrote {output}")

@@ -10,10 +10,12 @@ The format is the JSON of "Trace Event Format" (Google): complete events, times 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from fl_opt.profiling.rounds import ClientRecord, RoundRecord
 from fl_opt.reporting.reader import Run
+from fl_opt.reporting.strict_json import to_json
 
 Event = dict[str, Any]
 
@@ -27,6 +29,13 @@ SERVER_PARTS: Final = (
 )
 """Of a round, in their order; what is measured in turns is shown as one piece."""
 _SERVER, _CLIENTS = 1, 2
+
+
+def write_trace(run: Run, path: Path) -> None:
+    """Write the trace of a run into a file; its folder is made."""
+    text = to_json(trace(run))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def trace(run: Run) -> dict[str, Any]:

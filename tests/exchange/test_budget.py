@@ -118,7 +118,7 @@ def test_a_newcomer_gets_no_more_than_a_slow_client_has_time_for() -> None:
     slow = taught({1: 0.1, 2: 0.1, 3: 100.0, 4: 0.1})
     assert slow.choose([3, 9], 2)[9] < slow.ladder.ordinary
     assert slow.choose([3, 9], 2)[3] == len(slow.ladder.levels) - 1
-    fast = taught({n: 900.0 for n in range(1, 5)}, work=2.0)
+    fast = taught(dict.fromkeys(range(1, 5), 900.0), work=2.0)
     assert fast.choose([8, 9], 2) == {8: fast.ladder.ordinary, 9: fast.ladder.ordinary}
 
 

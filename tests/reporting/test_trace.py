@@ -14,7 +14,7 @@ from fl_opt.cli import app
 from fl_opt.profiling.rounds import ClientRecord, RoundRecord
 from fl_opt.reporting import RunRecorder, load_run
 from fl_opt.reporting.trace import trace
-from run_simulation import run
+from run_simulation import cli, run
 from tests.reporting.runs import settings
 
 SLACK = 0.01  # microseconds
@@ -126,3 +126,23 @@ def test_the_command_writes_it(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["trace", str(tmp_path), "-o", str(path)])
     assert wrong.exit_code == 2
     assert wrong.output.startswith(f"error: {tmp_path}")
+
+
+def test_a_run_writes_its_own(tmp_path: Path) -> None:
+    settings = ["-c", "num-server-rounds=1", "--output", str(tmp_path / "run"), "--json"]
+    path = tmp_path / "new" / "trace.json"
+    result = CliRunner().invoke(cli, [*settings, "--trace", str(path)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text()) == trace(load_run(tmp_path / "run"))
+    other = CliRunner().invoke(
+        app, ["trace", str(tmp_path / "run"), "-o", str(tmp_path / "again.json"), "--json"]
+    )
+    assert json.loads(other.output) == [str(tmp_path / "again.json")]
+
+
+def test_a_trace_that_cannot_be_written_loses_no_run(tmp_path: Path) -> None:
+    settings = ["-c", "num-server-rounds=1", "--output", str(tmp_path / "run"), "--json"]
+    result = CliRunner().invoke(cli, [*settings, "--trace", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"--trace {tmp_path}: Is a directory" in result.output
+    assert load_run(tmp_path / "run").records
