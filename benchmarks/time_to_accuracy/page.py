@@ -82,8 +82,8 @@ def _machine(traces: Sequence[Trace]) -> str:
     minutes = sum(trace.wall_seconds for trace in traces) / 60
     return (
         f"Commit {commits}; Python {platform.python_version()}, {os.cpu_count()} cores of "
-        f"{platform.machine()}; the runs below took {minutes:.0f} core minutes. What was run on "
-        "dirichlet(0.1), most of growth, of the parts left off and of the later seeds comes "
+        f"{platform.machine()}; the runs below took {minutes:.0f} core minutes. What was run "
+        "on dirichlet(0.1), most of growth, of the parts left off and of the later seeds comes "
         "from a machine with an H200, 15 runs at a time.\n"
     )
 
