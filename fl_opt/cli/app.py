@@ -20,6 +20,7 @@ app.command()(machine.doctor)
 app.command()(machine.profile)
 app.command()(records.report)
 app.command()(records.trace)
+app.command()(records.spans)
 app.command(
     context_settings={
         "allow_extra_args": True,

@@ -1,8 +1,9 @@
-"""From the records of runs: ``fl-opt report`` and ``fl-opt trace``."""
+"""From the records of runs: ``fl-opt report``, ``fl-opt trace`` and ``fl-opt spans``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -58,3 +59,29 @@ def trace(
     with mistakes_in_one_line():
         write_trace(load_run(run), output)
     typer.echo(json.dumps([str(output)]) if as_json else f"wrote {output}")
+
+
+def spans(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/<time>.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print how long each part of the rounds took, in real seconds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fl_opt.reporting import load_run
+    from fl_opt.reporting.spans import spans as spans_of
+
+    with mistakes_in_one_line():
+        found = spans_of(load_run(run))
+    if as_json:
+        typer.echo(json.dumps([asdict(span) for span in found]))
+        return
+    table = Table("side", "part")
+    for name in ("count", "mean ms", "spread ms", "p95 ms", "total s"):
+        table.add_column(name, justify="right")
+    for span in found:
+        milliseconds = (f"{1e3 * value:.1f}" for value in (span.mean, span.spread, span.p95))
+        table.add_row(span.side, span.name, str(span.count), *milliseconds, f"{span.total:.2f}")
+    Console().print(table)
