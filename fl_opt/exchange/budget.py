@@ -135,35 +135,33 @@ class Budget:
             How many of them are waited for.
         """
         leanest = self.leanest()
-        if not self._links:
+        if not self._links or not nodes:
             return dict.fromkeys(nodes, max(self.ladder.ordinary, leanest))
-        top = len(self.ladder.levels) - 1
-        newcomer = self._slow(nodes)
-        ends = sorted(self._end(node_id, leanest, newcomer) for node_id in nodes)
+        alike = self._alike(nodes, leanest)
+        ends = sorted(self.seconds(alike[node_id], leanest) for node_id in nodes)
         last = min(max(wanted, 1), len(ends))
         deadline = ends[last - 1] * (1.0 + self.ladder.slack)
+        top = len(self.ladder.levels) - 1
         chosen: dict[int, int] = {}
         for node_id in nodes:
             richest = top if node_id in self._links else self.ladder.ordinary
-            chosen[node_id] = leanest
-            for level in range(richest, leanest, -1):
-                if self._end(node_id, level, newcomer) <= deadline:
-                    chosen[node_id] = level
-                    break
+            chosen[node_id] = self._richest_by(deadline, alike[node_id], leanest, richest)
         return chosen
 
-    def _slow(self, nodes: Sequence[int]) -> int | None:
-        """Return one of the slower known clients, if some of those asked are not known."""
-        if all(node_id in self._links for node_id in nodes):
-            return None
-        leanest = self.leanest()
-        ranked = sorted(self._links, key=lambda node_id: self.seconds(node_id, leanest))
-        return ranked[min(int(_CAUTION * len(ranked)), len(ranked) - 1)]
+    def _alike(self, nodes: Sequence[int], leanest: int) -> dict[int, int]:
+        """Return for each client the known one that it is taken to be like: mostly itself."""
+        alike = {node_id: node_id for node_id in nodes if node_id in self._links}
+        if len(alike) < len(set(nodes)):
+            ranked = sorted(self._links, key=lambda node_id: self.seconds(node_id, leanest))
+            slow = ranked[min(int(_CAUTION * len(ranked)), len(ranked) - 1)]
+            alike = dict.fromkeys(nodes, slow) | alike
+        return alike
 
-    def _end(self, node_id: int, level: int, newcomer: int | None) -> float:
-        if node_id not in self._links and newcomer is not None:
-            node_id = newcomer
-        return self.seconds(node_id, level)
+    def _richest_by(self, deadline: float, node_id: int, leanest: int, richest: int) -> int:
+        for level in range(richest, leanest, -1):
+            if self.seconds(node_id, level) <= deadline:
+                return level
+        return leanest
 
     def seconds(self, node_id: int, level: int) -> float:
         """Return the time from a message to its reply that is expected at a level."""

@@ -114,6 +114,10 @@ def test_a_client_of_whom_nothing_is_known_gets_the_ordinary_level() -> None:
     assert budget.choose([5, 6], 2) == {5: budget.ladder.ordinary, 6: budget.ladder.ordinary}
 
 
+def test_where_nobody_is_asked_nothing_is_chosen() -> None:
+    assert taught({1: 0.1}).choose([], 2) == {}
+
+
 def test_a_newcomer_gets_no_more_than_a_slow_client_has_time_for() -> None:
     slow = taught({1: 0.1, 2: 0.1, 3: 100.0, 4: 0.1})
     assert slow.choose([3, 9], 2)[9] < slow.ladder.ordinary
