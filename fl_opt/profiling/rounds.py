@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+SERVER_PARTS: Final = (
+    "broadcast",
+    "send",
+    "wait",
+    "decode-aggregate",
+    "evaluate",
+    "checkpoint",
+)
+"""What the server measures of a round, in their order."""
 
 
 @dataclass

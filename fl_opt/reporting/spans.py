@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
+from fl_opt.profiling.rounds import SERVER_PARTS
 from fl_opt.reporting.reader import Run
 
 Side = Literal["server", "client"]
-
-OF_SERVER: Final = (
-    "broadcast",
-    "send",
-    "wait",
-    "decode-aggregate",
-    "evaluate",
-    "checkpoint",
-)
-"""Parts that the server measures, once a round."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ def spans(run: Run) -> list[Span]:
 
 def _measured(run: Run) -> Iterator[tuple[Side, str, float]]:
     for record in run.records:
-        for name in OF_SERVER:
+        for name in SERVER_PARTS:
             if name in record.parts:
                 yield "server", name, record.parts[name]
         for client in record.clients:

@@ -11,23 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from fl_opt.profiling.rounds import ClientRecord, RoundRecord
+from fl_opt.profiling.rounds import SERVER_PARTS, ClientRecord, RoundRecord
 from fl_opt.reporting.reader import Run
 from fl_opt.reporting.strict_json import to_json
 
 Event = dict[str, Any]
 
-SERVER_PARTS: Final = (
-    "broadcast",
-    "send",
-    "wait",
-    "decode-aggregate",
-    "evaluate",
-    "checkpoint",
-)
-"""Of a round, in their order; what is measured in turns is shown as one piece."""
 _SERVER, _CLIENTS = 1, 2
 
 
