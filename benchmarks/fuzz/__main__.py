@@ -1,18 +1,20 @@
 """Fuzz what reads others' bytes: ``python -m benchmarks.fuzz --targets decode --runs 2000000``.
 
-Needs ``atheris``. Each target starts from real payloads, specs, settings or records and from
-what its folder holds, is guided by the branches of fl_opt that its inputs reach, and ends at a
-finding: an error other than the one that refuses wrong bytes, a hang of ten seconds or
-more than 2 GB. A finding is kept beside the corpus.
+Needs the extra ``[fuzz]``. Each target starts from real payloads, specs, settings or records
+and from what its folder holds, is guided by the branches of fl_opt that its inputs reach, and
+ends at a finding: an error other than the one that refuses wrong bytes, a hang of ten seconds
+or more than 2 GB. A finding is kept beside the corpus.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -56,7 +58,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console()
     if importlib.util.find_spec("atheris") is None:
-        console.print("atheris is not installed; mend: pip install atheris")
+        console.print("atheris is not installed; mend: pip install -e '.[fuzz]'")
         return 2
     table = Table("target", "executions", "edges", "corpus", "s", "finding")
     found = False
@@ -86,13 +88,15 @@ def fuzz(name: str, runs: int, folder: Path) -> Outcome:
     options = [f"-runs={runs}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=2048"]
     command = [sys.executable, "-m", "benchmarks.fuzz.worker", name, *options]
     started = time.perf_counter()
-    ended = subprocess.run(
-        [*command, f"-artifact_prefix={folder}/", str(corpus)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        ended = subprocess.run(
+            [*command, f"-artifact_prefix={folder}/", str(corpus)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**os.environ, "TMPDIR": scratch},  # libFuzzer's end leaves no time to clean up
+        )
     (folder / "log.txt").write_text(ended.stdout + ended.stderr)
     findings = sorted(set(folder.glob("*-*")) - before)
     finding = str(findings[0]) if findings else ""

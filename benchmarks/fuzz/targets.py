@@ -71,27 +71,31 @@ def payloads() -> Iterable[bytes]:
 
 def read_record(data: bytes) -> None:
     """Read a run whose file of rounds holds these bytes."""
-    folder = _scratch()
+    folder = _record()
     (folder / "rounds.jsonl").write_bytes(data)
     load_run(folder)
 
 
+_SCRATCH: Final = tempfile.TemporaryDirectory(prefix="fuzz-")
+"""Removed when the process ends; libFuzzer's are given a folder that their parent removes."""
+
+
 @cache
-def _scratch() -> Path:
+def _record() -> Path:
     """Return a folder that holds the summary of a real run."""
     from flwr.supercore.logger import update_console_handler
 
     from run_simulation import run
 
     update_console_handler(level="ERROR")
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-")) / "run"
+    folder = Path(_SCRATCH.name) / "run"
     run({"num-server-rounds": 1, "simulation.num-supernodes": 2}, output=folder, quiet=True)
     return folder
 
 
 def records() -> Iterable[bytes]:
     """Return the rounds of a real run."""
-    return [(_scratch() / "rounds.jsonl").read_bytes()]
+    return [(_record() / "rounds.jsonl").read_bytes()]
 
 
 def _text(data: bytes) -> str:
