@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +67,9 @@ def write_page(plan: Plan, path: Path) -> None:
 
 def _all(plan: Plan) -> list[Trace]:
     jobs = [job for task in TASKS.values() for job in _jobs(plan, task)]
-    return [trace for _, trace in done(plan.runs, [*jobs, *plan.growth(), *plan.links()])]
+    jobs += [*plan.ablation(), *plan.growth(), *plan.waiting(), *plan.links()]
+    found = {tuple(sorted(job.config.items())): trace for job, trace in done(plan.runs, jobs)}
+    return list(found.values())
 
 
 def _jobs(plan: Plan, task: Task) -> list[Job]:
@@ -79,12 +79,11 @@ def _jobs(plan: Plan, task: Task) -> list[Job]:
 
 def _machine(traces: Sequence[Trace]) -> str:
     commits = ", ".join(f"`{name}`" for name in sorted({trace.commit for trace in traces}))
+    machines = "; ".join(sorted({trace.machine for trace in traces if trace.machine}))
     minutes = sum(trace.wall_seconds for trace in traces) / 60
     return (
-        f"Commit {commits}; Python {platform.python_version()}, {os.cpu_count()} cores of "
-        f"{platform.machine()}; the runs below took {minutes:.0f} core minutes. What was run "
-        "on dirichlet(0.1), most of growth, of the parts left off and of the later seeds comes "
-        "from a machine with an H200, 15 runs at a time.\n"
+        f"Commit {commits}. Machines: {machines}. The runs below took {minutes:.0f} minutes, "
+        "one after the other.\n"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import tempfile
 import time
@@ -66,13 +67,15 @@ class Trace:
     steps : list of Step
         Round 0, the evaluation of the initial model, is the first.
     wall_seconds : float
-    commit : str
+    commit, machine : str
+        Where it was carried out.
     """
 
     config: dict[str, ConfigValue]
     steps: list[Step]
     wall_seconds: float
     commit: str
+    machine: str = ""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trace:
@@ -81,7 +84,13 @@ class Trace:
             Step(**{**step, "answers": [Answer(**answer) for answer in step["answers"]]})
             for step in values["steps"]
         ]
-        return cls(values["config"], steps, values["wall_seconds"], values["commit"])
+        return cls(
+            values["config"],
+            steps,
+            values["wall_seconds"],
+            values["commit"],
+            values.get("machine", ""),
+        )
 
 
 class Runs:
@@ -156,7 +165,15 @@ def trace(config: dict[str, ConfigValue]) -> Trace:
         )
         for record in records
     ]
-    return Trace(config, steps, time.perf_counter() - started, commit())
+    return Trace(config, steps, time.perf_counter() - started, commit(), machine())
+
+
+def machine() -> str:
+    """Describe this machine."""
+    import torch
+
+    gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores of {platform.machine()}{gpu}"
 
 
 def commit() -> str:
