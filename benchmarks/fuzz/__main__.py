@@ -1,9 +1,9 @@
 """Fuzz what reads others' bytes: ``python -m benchmarks.fuzz --targets decode --runs 2000000``.
 
-Needs the extra ``[fuzz]``. Each target starts from real payloads, specs, settings or records
-and from what its folder holds, is guided by the branches of fl_opt that its inputs reach, and
-ends at a finding: an error other than the one that refuses wrong bytes, a hang of ten seconds
-or more than 2 GB. A finding is kept beside the corpus.
+Needs ``pip install -c constraints.txt atheris``. Each target starts from real payloads, specs,
+settings or records and from what its folder holds, is guided by the branches of fl_opt that its
+inputs reach, and ends at a finding: an error other than the one that refuses wrong bytes, a
+hang of ten seconds or more than 2 GB. A finding is kept beside the corpus.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console()
     if importlib.util.find_spec("atheris") is None:
-        console.print("atheris is not installed; mend: pip install -e '.[fuzz]'")
+        console.print("atheris is not installed; mend: pip install -c constraints.txt atheris")
         return 2
     table = Table("target", "executions", "edges", "corpus", "s", "finding")
     found = False
