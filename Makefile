@@ -45,7 +45,7 @@ format: $(READY)  ## Put the code in order
 bench: $(READY)  ## All benchmarks; each prints its table (ARGS=--quick: a short form)
 	@set -e; for module in codecs codec_memory reference_workload uplink exchange exchange_memory \
 		aggregation async_time_to_accuracy scale round_latency local_training \
-		memory_limit data_cache smaller_models profiles time_to_accuracy; do \
+		memory_limit data_cache smaller_models profiles profiler_overhead time_to_accuracy; do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module $(ARGS); \
 	done
 

@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.codecs_page import write_page
-from benchmarks.timing import side_by_side
 from benchmarks.vectors import Source, recorded, synthetic
 from fl_opt.codecs import Encoder, SparseUpdate, build_codec, decode
 from fl_opt.exchange.feedback import Residual
+from fl_opt.profiling.codec_costs import fidelity
+from fl_opt.profiling.timing import side_by_side
 
 SPECS = (
     "topk(0.01) | ternary",
@@ -112,26 +113,20 @@ def main() -> None:
 
 def rate_of(spec: str, source: Source) -> dict[str, Any]:
     """Return rate and distortion of a codec on a vector."""
-    vector = source.vector
-    payload = build_codec(spec).encode(vector, seed=1, layout=source.layout)
-    update = decode(payload, size=vector.size)
-    decoded, original = update.to_dense().astype(np.float64), vector.astype(np.float64)
-    energy = float(original @ original)
-    error = decoded - original
-    norm = math.sqrt(energy * float(decoded @ decoded))
-    bits = 8 * len(payload) / vector.size
+    found = fidelity(build_codec(spec), source.vector, seed=1, layout=source.layout)
+    update, bits = found.update, found.bits_per_parameter
     row = {
         "source": source.name,
         "codec": spec,
-        "bytes": len(payload),
+        "bytes": found.num_bytes,
         "bits-per-parameter": bits,
-        "nmse": float(error @ error) / energy,
-        "cosine": float(decoded @ original) / norm if norm else 0.0,
+        "nmse": found.nmse,
+        "cosine": found.cosine,
         "of-entropy": None,
         "over-gaussian-bound": None,
     }
     if isinstance(update, SparseUpdate) and "ternary" in spec:
-        row["of-entropy"] = 8 * len(payload) / _entropy_bits(update.count, update.size)
+        row["of-entropy"] = 8 * found.num_bytes / _entropy_bits(update.count, update.size)
     elif source.name == "Gaussian" and bits < 16:
         row["over-gaussian-bound"] = row["nmse"] / 2.0 ** (-2.0 * bits)
     return row

@@ -30,12 +30,12 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import naive_loop
-from benchmarks.timing import side_by_side
 from fl_opt.config import ConfigValue, Settings, load_settings
 from fl_opt.data import Examples, StreamedExamples, load_dataset
 from fl_opt.models import build_model
 from fl_opt.profiling.memory import return_freed_memory
 from fl_opt.profiling.phases import phase_memory
+from fl_opt.profiling.timing import side_by_side
 from fl_opt.simulation.resources import client_threads
 from fl_opt.training import get_arrays, prediction_loss, set_arrays, train
 from fl_opt.training.plan import Plan

@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Numbers = Annotated[str, Field(pattern=r"^( *\d+(-\d+)? *(, *\d+(-\d+)? *)*)?$")]
+"""Whole numbers and ranges, such as ``2, 5-7``."""
 
 
 def _kebab(name: str) -> str:
@@ -165,6 +167,15 @@ class OutputSettings(_Section):
     tensorboard: bool = False
 
 
+class ProfilingSettings(_Section):
+    """What is measured beyond the parts of each round."""
+
+    spans: bool = False
+    torch_rounds: Numbers = ""
+    torch_clients: Numbers = ""
+    folder: str = "profiles"
+
+
 class Settings(_Section):
     """All settings of a run; see ``pyproject.toml`` for what each one does."""
 
@@ -193,6 +204,7 @@ class Settings(_Section):
     faults: FaultSettings = FaultSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     output: OutputSettings = OutputSettings()
+    profiling: ProfilingSettings = ProfilingSettings()
 
     @property
     def exact_patterns(self) -> tuple[str, ...]:

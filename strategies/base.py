@@ -19,6 +19,7 @@ from fl_opt.exchange.downlink import DownlinkOptions, build_downlink
 from fl_opt.exchange.feedback import build_feedback
 from fl_opt.exchange.rules import ReplyRules
 from fl_opt.profiling.rounds import RoundObserver
+from fl_opt.spans import span
 from strategies.adaptation import Adaptation
 from strategies.averaging import ModelAverage
 from strategies.balance import Balance
@@ -115,6 +116,8 @@ class CompressedStrategy(RoundLoop):
         Rounds from one checkpoint to the next; one is written at the end in any case.
     observers : sequence of RoundObserver
         Told about the run as it goes.
+    spans : bool
+        Whether records say what each part of a round consisted of, on both sides.
     **fedavg
         Further arguments of :class:`flwr.serverapp.strategy.FedAvg`.
 
@@ -151,6 +154,7 @@ class CompressedStrategy(RoundLoop):
         checkpoints: Checkpoints | None = None,
         checkpoint_every: int = 1,
         observers: Sequence[RoundObserver] = (),
+        spans: bool = False,
         **fedavg: Any,
     ) -> None:
         self._adaptation = Adaptation(codec, downlink or DownlinkOptions())
@@ -159,7 +163,7 @@ class CompressedStrategy(RoundLoop):
             GlobalModel(),
             Messenger(
                 build_downlink(self.downlink, seed=seed),
-                ReplyRules(codec, feedback, seed, submodels=submodels),
+                ReplyRules(codec, feedback, seed, submodels=submodels, spans=spans),
                 Pruning(pruning),
                 self._adaptation,
             ),
@@ -167,6 +171,7 @@ class CompressedStrategy(RoundLoop):
             checkpoints=checkpoints,
             checkpoint_every=checkpoint_every,
             observers=observers,
+            spans=spans,
             **fedavg,
         )
         if min_replies < 1:
@@ -356,7 +361,8 @@ class CompressedStrategy(RoundLoop):
             if not self._complete(server_round, taken):
                 taken.release()
                 return None, None
-            found = self.aggregate(server_round, taken)
+            with span("step"):
+                found = self.aggregate(server_round, taken)
             if found is None:
                 taken.release()
                 return None, None
@@ -366,7 +372,8 @@ class CompressedStrategy(RoundLoop):
                     "the server's step leads to NaN or infinity: lower its rate, eta"
                 )
             taken.commit()
-            vector = self._messenger.advance(server_round, vector, exact)
+            with span("encode"):
+                vector = self._messenger.advance(server_round, vector, exact)
             self._model.move(vector, exact)
             self._average.add(vector)
         self._log.trained(aggregated)

@@ -13,6 +13,7 @@ from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
 from fl_opt.exchange.incoming import Answer, UplinkUpdate, decode_update
 from fl_opt.params import ParamSpec
+from fl_opt.spans import span
 from strategies.messenger import Messenger
 from strategies.norm_bound import NormBound
 from strategies.replies import open_evaluation, open_reply
@@ -125,18 +126,20 @@ class Collection:
         metrics, weight = open_reply(reply, self._weighted_by_key)
         self._check_like_others(metrics)
         evaluation = open_evaluation(reply, self._weighted_by_key)
-        received = decode_update(
-            reply.content,
-            answer,
-            self._spec,
-            version=account.version,
-            alive=self._messenger.pruning.at(account.version),
-            part=self._messenger.part_of(answer.width, account.version),
-        )
+        with span("decode"):
+            received = decode_update(
+                reply.content,
+                answer,
+                self._spec,
+                version=account.version,
+                alive=self._messenger.pruning.at(account.version),
+                part=self._messenger.part_of(answer.width, account.version),
+            )
         norm = received.update.norm()
         self._bound.check(norm)
         staleness = self._messenger.version - account.version
-        self.total.add(received, weight, self._scale(metrics, staleness))
+        with span("add"):
+            self.total.add(received, weight, self._scale(metrics, staleness))
         if self._keep:
             self.kept.append(Kept(reply, metrics, received))
         self._bound.accepted(norm)

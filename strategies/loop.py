@@ -37,6 +37,8 @@ class RoundLoop(FedAvg):
         Rounds from one checkpoint to the next; one is written at the end in any case.
     observers : sequence of RoundObserver
         Told about the run as it goes.
+    spans : bool
+        Whether records say what each part of a round consisted of.
     **fedavg
         Of :class:`flwr.serverapp.strategy.FedAvg`.
     """
@@ -50,6 +52,7 @@ class RoundLoop(FedAvg):
         checkpoints: Checkpoints | None,
         checkpoint_every: int,
         observers: Sequence[RoundObserver],
+        spans: bool,
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
@@ -58,7 +61,7 @@ class RoundLoop(FedAvg):
         self._messenger = messenger
         self._average = average
         self._checkpoints = checkpoints
-        self._log = RoundLog(observers)
+        self._log = RoundLog(observers, spans=spans)
         self._rounds_before = 0  # of a run that is resumed; Flower's loop begins with 1 again
 
     @abstractmethod

@@ -52,6 +52,7 @@ def build_strategy(
             "checkpoints": checkpoints,
             "checkpoint_every": settings.checkpoint.every or 1,
             "observers": observers,
+            "spans": settings.profiling.spans,
             "min_available_nodes": settings.round.min_nodes,
             "min_train_nodes": 1,
             "min_evaluate_nodes": 1,

@@ -18,6 +18,7 @@ from fl_opt.exchange.ladder import Level
 from fl_opt.exchange.traffic import message_bytes, payload_bytes
 from fl_opt.profiling.memory import peak_memory_bytes
 from fl_opt.profiling.rounds import ClientRecord, RoundObserver, RoundRecord
+from fl_opt.spans import SpanLog, from_json, measuring, span
 
 
 class RoundLog:
@@ -27,10 +28,13 @@ class RoundLog:
     ----------
     observers : sequence of RoundObserver
         Told in this order.
+    spans : bool
+        Whether to note what the parts consist of, and what clients say of theirs.
     """
 
-    def __init__(self, observers: Sequence[RoundObserver]) -> None:
+    def __init__(self, observers: Sequence[RoundObserver], *, spans: bool = False) -> None:
         self._observers = observers
+        self._spans = SpanLog() if spans else None
         self._record = RoundRecord(0)
         self._clients: dict[int, ClientRecord] = {}
         self._clock: Any = None
@@ -67,7 +71,8 @@ class RoundLog:
         """Add the time spent inside to a part of the round."""
         begin = time.perf_counter()
         try:
-            yield
+            with measuring(self._spans), span(name):
+                yield
         finally:
             parts = self._record.parts
             parts[name] = parts.get(name, 0.0) + time.perf_counter() - begin
@@ -187,6 +192,8 @@ class RoundLog:
             record.parts["train"] = sum(c.train_seconds for c in trained) / len(trained)
             record.parts["encode"] = sum(c.encode_seconds for c in trained) / len(trained)
         record.server_peak_memory_bytes = peak_memory_bytes()
+        if self._spans is not None:
+            record.spans = self._spans.take()
         peaks = [client.peak_memory_bytes for client in record.clients]
         record.client_peak_memory_bytes = max(peaks, default=0)
         for observer in self._observers:
@@ -202,13 +209,14 @@ class RoundLog:
     def _client(self, node_id: int) -> ClientRecord:
         return self._clients.setdefault(node_id, ClientRecord(node_id))
 
-    @staticmethod
-    def _note_costs(client: ClientRecord, reply: Message) -> None:
+    def _note_costs(self, client: ClientRecord, reply: Message) -> None:
         meta: Mapping[str, Any] = reply.content.config_records.get(records.META, {})
         client.train_seconds = _number(meta, "train-seconds") or client.train_seconds
         client.encode_seconds = _number(meta, "encode-seconds") or client.encode_seconds
         peak = int(_number(meta, "peak-memory-bytes") or 0)
         client.peak_memory_bytes = max(client.peak_memory_bytes, peak)
+        if self._spans is not None:
+            client.spans = from_json(meta.get("spans")) or client.spans
 
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:

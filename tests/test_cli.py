@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fl_opt import build_codec
 from fl_opt.cli import app
 from strategies.catalogue import catalogue
+
+FL_OPT = "from fl_opt.cli import app; app(prog_name='fl-opt')"
 
 
 def test_strategies_prints_a_table_for_each_setting() -> None:
@@ -98,3 +101,87 @@ def test_the_command_itself_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_bench_measures_codecs_on_a_file(tmp_path: Path) -> None:
+    vector = np.random.default_rng(1).laplace(size=(40, 50)).astype(np.float32)
+    np.save(tmp_path / "update.npy", vector)
+    codecs = ["none", "topk(0.1) | fp32", "int8"]
+    chosen = [word for codec in codecs for word in ("--codec", codec)]
+    arguments = ["bench", str(tmp_path / "update.npy"), *chosen, "--repeats", "1"]
+    rows = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    exact, sparse, coarse = rows
+    kept = np.sort(np.square(vector, dtype=np.float64), axis=None)[-200:].sum()
+    energy = np.square(vector, dtype=np.float64).sum()
+    assert (exact["nmse"], exact["cosine"]) == (0.0, pytest.approx(1.0))
+    assert sparse["nmse"] == pytest.approx(1 - kept / energy)
+    assert sparse["num_bytes"] == len(build_codec(codecs[1]).encode(vector.ravel()))
+    assert coarse["ratio"] == pytest.approx(8000 / coarse["num_bytes"])
+    assert all(row["encode_ms"] > 0 and row["decode_ms"] > 0 for row in rows)
+    table = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"}).output
+    assert all(str(build_codec(codec)) in table for codec in codecs)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.npy", b"hello", "not a .npy file of numbers"),
+        ("whole.npy", np.arange(3), "int64"),
+        ("nan.npy", np.array([1.0, np.nan], np.float32), "entry 1 of the update is nan"),
+        ("empty.npy", np.zeros(0, np.float32), "empty"),
+        ("objects.npy", np.array([{}], dtype=object), "not a .npy file of numbers"),
+    ],
+)
+def test_bench_refuses_other_files(
+    name: str, content: object, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)  # type: ignore[arg-type]
+    result = CliRunner().invoke(app, ["bench", str(path)])
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_run_takes_the_settings_of_the_app_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.flwr.app.components]\nserverapp = 'fl_opt.server_app:app'\n"
+        "[tool.flwr.app.config]\nnum-server-rounds = 2\n"
+        "[tool.flwr.app.config.simulation]\nnum-supernodes = 3\n"
+    )
+    command = [sys.executable, "-c", FL_OPT, "run", "--json", "-c", "seed=7"]
+    done = subprocess.run(
+        [*command, "--output", "mine"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    settings = json.loads(done.stdout)["settings"]
+    assert (settings["num-server-rounds"], settings["seed"]) == (2, 7)
+    assert settings["simulation.num-supernodes"] == 3
+    assert (tmp_path / "mine/rounds.jsonl").exists()
+
+
+def test_run_names_a_broken_project(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool")
+    done = subprocess.run(
+        [sys.executable, "-c", FL_OPT, "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: pyproject.toml: ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FL_OPT, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "_FL_OPT_COMPLETE" in done.stdout

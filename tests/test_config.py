@@ -104,7 +104,7 @@ def test_exact_patterns_are_split_and_trimmed() -> None:
         ("uplink", "did you mean 'uplink.codec' or 'uplink.feedback'?"),
         ("model.name", "did you mean 'model'?"),
         ("datset", "did you mean 'dataset'?"),
-        ("rounds", "did you mean 'num-server-rounds'?"),
+        ("server-rounds", "did you mean 'num-server-rounds'?"),
         ("lerning-rate", "did you mean 'train.learning-rate'?"),
         ("zzz", "see [tool.flwr.app.config] in pyproject.toml for all settings"),
     ],

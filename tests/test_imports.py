@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     ("fl_opt.errors", "fl_opt.profiles"),
-    ("fl_opt.params", "fl_opt.config", "fl_opt.wire", "fl_opt.seeds", "fl_opt.checkpoint"),
+    (
+        "fl_opt.params",
+        "fl_opt.config",
+        "fl_opt.wire",
+        "fl_opt.seeds",
+        "fl_opt.spans",
+        "fl_opt.checkpoint",
+    ),
     ("fl_opt.cache", "fl_opt.run_config"),
     ("fl_opt.codecs",),
     ("fl_opt.exchange",),
@@ -25,7 +32,9 @@ LAYERS = (
     ("fl_opt.models", "fl_opt.training"),
     ("fl_opt.client", "strategies", "fl_opt.reporting"),
     ("fl_opt.server_app", "fl_opt.supernode", "fl_opt.doctor", "fl_opt.scaffold"),
-    ("fl_opt.cli", "run_simulation"),
+    ("fl_opt.local_run",),
+    ("fl_opt.cli",),
+    ("run_simulation",),
 )
 """From the ground up; a part imports from lower layers only, not from its own."""
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}

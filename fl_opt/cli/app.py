@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from fl_opt.cli import lists, machine, payloads, records, start
+from fl_opt.cli.run import run_command
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="Tools around fl-opt. Exit codes: 0 done, 1 faults found (doctor), 2 a mistake in "
-    "what was asked for, which one line on standard error names.",
+    "what was asked for, which one line on standard error names, 130 interrupted.",
 )
+app.command("run")(run_command(Path()))
+app.command()(payloads.bench)
 app.command()(payloads.inspect)
 app.command()(lists.codecs)
 app.command()(lists.strategies)

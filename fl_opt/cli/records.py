@@ -66,22 +66,36 @@ def spans(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print how long each part of the rounds took, in real seconds."""
+    """Print how long each part of the rounds took, in real seconds.
+
+    With profiling.spans also what the parts consist of, and which took memory to its peak.
+    """
     from rich.console import Console
     from rich.table import Table
 
     from fl_opt.reporting import load_run
     from fl_opt.reporting.spans import spans as spans_of
+    from fl_opt.reporting.units import format_bytes
 
     with mistakes_in_one_line():
         found = spans_of(load_run(run))
     if as_json:
         typer.echo(json.dumps([asdict(span) for span in found]))
         return
-    table = Table("side", "part")
-    for name in ("count", "mean ms", "spread ms", "p95 ms", "total s"):
+    table = Table("side")
+    table.add_column("part", no_wrap=True)
+    for name in ("count", "mean ms", "spread ms", "p95 ms", "total s", "to peak"):
         table.add_column(name, justify="right")
     for span in found:
         milliseconds = (f"{1e3 * value:.1f}" for value in (span.mean, span.spread, span.p95))
-        table.add_row(span.side, span.name, str(span.count), *milliseconds, f"{span.total:.2f}")
+        *outer, name = span.name.split("/")
+        memory = "-" if span.memory_bytes is None else format_bytes(span.memory_bytes)
+        table.add_row(
+            span.side,
+            "  " * len(outer) + name,
+            str(span.count),
+            *milliseconds,
+            f"{span.total:.2f}",
+            memory,
+        )
     Console().print(table)

@@ -26,6 +26,7 @@ from fl_opt.exchange.submodels import build_submodels, width_of
 from fl_opt.exchange.uplink import reply_meta, resend, settle
 from fl_opt.params import NamedArrays
 from fl_opt.profiling.memory import peak_memory_bytes
+from fl_opt.spans import SpanLog, measuring, span, to_json
 
 TrainFn = Callable[[dict[str, NDArray[Any]]], NamedArrays]
 EvaluateFn = Callable[[dict[str, NDArray[Any]]], Mapping[str, float]]
@@ -89,26 +90,36 @@ def train_round(
     ExchangeError, ModelError, CodecError
         The state is as it was then.
     """
-    client = ClientState.load(context.state)
-    if (again := resend(meta, client)) is not None:
-        return Outcome(*again, done=False)
-    received = _receive(payload, meta, client, initial)
-    if isinstance(received, Outcome):
-        return received
-    evaluation = None
-    if evaluate is not None and received.rules.evaluate:
-        evaluation = evaluate(received.arrays())
-    width = client_width(received.rules, context)
-    turn = settle(received, client, context.state, width=width)
-    begin = time.perf_counter()
-    trained = train(turn.start_arrays())
-    trained_at = time.perf_counter()
-    reply, beside = turn.finish(trained, context.state, client_id=client_identity(context))
-    costs = {
+    log = SpanLog() if meta.get("spans") is True else None
+    with measuring(log):
+        with span("receive"):
+            client = ClientState.load(context.state)
+            if (again := resend(meta, client)) is not None:
+                return Outcome(*again, done=False)
+            received = _receive(payload, meta, client, initial)
+        if isinstance(received, Outcome):
+            return received
+        evaluation = None
+        if evaluate is not None and received.rules.evaluate:
+            with span("evaluate"):
+                evaluation = evaluate(received.arrays())
+        width = client_width(received.rules, context)
+        turn = settle(received, client, context.state, width=width)
+        begin = time.perf_counter()
+        with span("train"):
+            trained = train(turn.start_arrays())
+        trained_at = time.perf_counter()
+        with span("encode"):
+            reply, beside = turn.finish(
+                trained, context.state, client_id=client_identity(context)
+            )
+    costs: dict[str, MetaValue] = {
         "train-seconds": trained_at - begin,
         "encode-seconds": time.perf_counter() - trained_at,
         "peak-memory-bytes": float(peak_memory_bytes()),
     }
+    if log is not None:
+        costs["spans"] = to_json(log.take())
     return Outcome(reply, {**beside, **costs}, evaluation)
 
 

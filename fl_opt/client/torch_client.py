@@ -18,7 +18,9 @@ from fl_opt.data import ClientData, TaskInfo, load_dataset
 from fl_opt.errors import ModelError
 from fl_opt.models import build_model
 from fl_opt.models.width import is_narrower, narrowed, shapes_of
+from fl_opt.profiling.torch_trace import torch_trace
 from fl_opt.seeds import derive_seed
+from fl_opt.spans import span
 from fl_opt.training import (
     evaluate,
     find_device,
@@ -91,7 +93,8 @@ class TorchClient(NumPyClient):
         ModelError
             If the parameters are not those of the model.
         """
-        model = self._load(parameters)
+        with span("load"):
+            model = self._load(parameters)
         mask = pruned_mask(model) if config.get("pruned") else None
         server_round = int(config["server-round"])
         seed = derive_seed(self._settings.seed, "train", self._partition_id, server_round)
@@ -99,15 +102,17 @@ class TorchClient(NumPyClient):
         settings = self._settings.train.model_copy(update=asked)
         examples, loading = self._data.train, self._settings.data
         folder = cache_folder(loading.cache_folder)
-        result = train(
-            model,
-            examples,
-            settings,
-            seed=seed,
-            mask=mask,
-            plan=find_plan(model, examples, settings, folder=folder),
-            loader_workers=loading.loader_workers,
-        )
+        plan = find_plan(model, examples, settings, folder=folder)
+        with span("steps"), torch_trace(self._settings, server_round, self._partition_id):
+            result = train(
+                model,
+                examples,
+                settings,
+                seed=seed,
+                mask=mask,
+                plan=plan,
+                loader_workers=loading.loader_workers,
+            )
         metrics: dict[str, Scalar] = {
             "num-samples": float(result.num_samples),
             "num-steps": float(result.num_steps),

@@ -28,6 +28,8 @@ class ReplyRules:
         Spec of who trains which part of the model; see :mod:`fl_opt.exchange.submodels`.
     measure : bool
         Whether the client is to say how large its update was before it was coded.
+    spans : bool
+        Whether it is to say what its work consisted of; see :mod:`fl_opt.spans`.
     """
 
     codec: str
@@ -37,6 +39,7 @@ class ReplyRules:
     evaluate: bool = False
     submodels: str = NO_SUBMODELS
     measure: bool = False
+    spans: bool = False
 
     def to_meta(self) -> dict[str, MetaValue]:
         """Return the entries that go beside a payload."""
@@ -44,6 +47,7 @@ class ReplyRules:
         return {
             **({} if whole else {"submodels": self.submodels}),
             **({"measure": True} if self.measure else {}),
+            **({"spans": True} if self.spans else {}),
             "codec": self.codec,
             "feedback": self.feedback,
             "seed": self.seed,
@@ -71,4 +75,5 @@ class ReplyRules:
             evaluate=meta_value(meta, "evaluate", bool),
             submodels=meta_value({"submodels": NO_SUBMODELS, **meta}, "submodels", str),
             measure=meta_value({"measure": False, **meta}, "measure", bool),
+            spans=meta_value({"spans": False, **meta}, "spans", bool),
         )

@@ -31,6 +31,7 @@ from fl_opt.exchange.received import Received
 from fl_opt.exchange.submodels import SubModel, cut
 from fl_opt.params import NamedArrays
 from fl_opt.seeds import derive_seed
+from fl_opt.spans import span
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,28 @@ class Turn:
         received, rules, covers = self.received, self.received.rules, self.covers
         spec, feedback = received.spec, _feedback(rules.feedback)
         kept = self.kept if covers is None else narrow(self.kept, covers)
-        vector, moved = feedback.before(
-            self._learned(trained), kept, participants=rules.participants
-        )
-        payload = encode_blob(
-            spec,
-            _codec(rules.codec),
-            vector,
-            spec.exact_part(trained),
-            seed=derive_seed(rules.seed, "uplink", client_id, received.version),
-            covers=covers,
-            layout=self._layout,
-        )
-        if feedback.arrays and covers is None:
-            sent, _ = decode_blob(payload, spec)
-            moved = feedback.after(vector, sent, moved)
-        elif feedback.arrays and covers is not None:
-            moved = feedback.after(vector, decode_covered(payload, covers), moved)
-            moved = widen(moved, self.kept, covers, received.reference.alive)
-        store_state(state, moved, spec)
+        with span("feedback"):
+            vector, moved = feedback.before(
+                self._learned(trained), kept, participants=rules.participants
+            )
+        with span("codec"):
+            payload = encode_blob(
+                spec,
+                _codec(rules.codec),
+                vector,
+                spec.exact_part(trained),
+                seed=derive_seed(rules.seed, "uplink", client_id, received.version),
+                covers=covers,
+                layout=self._layout,
+            )
+        with span("keep"):
+            if feedback.arrays and covers is None:
+                sent, _ = decode_blob(payload, spec)
+                moved = feedback.after(vector, sent, moved)
+            elif feedback.arrays and covers is not None:
+                moved = feedback.after(vector, decode_covered(payload, covers), moved)
+                moved = widen(moved, self.kept, covers, received.reference.alive)
+            store_state(state, moved, spec)
         ClientState(
             spec=spec,
             reference=received.reference if received.keep else None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
+
+from fl_opt.spans import SpanTotal
 
 SERVER_PARTS: Final = (
     "broadcast",
@@ -31,6 +33,8 @@ class ClientRecord:
 
     Where codecs are chosen for each client, ``codec_up`` and ``codec_down`` name them (empty:
     that of the run), and ``mbps_down`` and ``mbps_up`` are what its link is thought to carry.
+
+    ``spans`` are what its work for the last reply consisted of, where that is measured.
     """
 
     node_id: int
@@ -51,6 +55,7 @@ class ClientRecord:
     download_seconds: float | None = None
     compute_seconds: float | None = None
     upload_seconds: float | None = None
+    spans: list[SpanTotal] = field(default_factory=list)
 
 
 @dataclass
@@ -97,6 +102,8 @@ class RoundRecord:
     server_peak_memory_bytes, client_peak_memory_bytes : int
         High-water marks of resident memory so far: of the server's process, and the largest
         of the clients' processes (the same process on the virtual engine).
+    spans : list of SpanTotal
+        What the server's parts consisted of, where that is measured.
     """
 
     server_round: int
@@ -124,11 +131,12 @@ class RoundRecord:
     lost: int = 0
     server_peak_memory_bytes: int = 0
     client_peak_memory_bytes: int = 0
+    spans: list[SpanTotal] = field(default_factory=list)
     clients: list[ClientRecord] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under kebab-case keys, ready for JSON."""
-        row: dict[str, Any] = _kebab_keys(asdict(self))
+        row: dict[str, Any] = _plain(self)
         return row
 
 
@@ -153,9 +161,18 @@ class RoundObserver(Protocol):
         """The run is over."""
 
 
-def _kebab_keys(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dictionaries under kebab-case keys, in one pass."""
+    if isinstance(value, (RoundRecord, ClientRecord, SpanTotal)):
+        return {key: _plain(getattr(value, name)) for name, key in _KEYS[type(value)]}
     if isinstance(value, dict):
-        return {key.replace("_", "-"): _kebab_keys(item) for key, item in value.items()}
+        return dict(value)
     if isinstance(value, list):
-        return [_kebab_keys(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+_KEYS: Final = {
+    kind: [(field.name, field.name.replace("_", "-")) for field in fields(kind)]
+    for kind in (RoundRecord, ClientRecord, SpanTotal)
+}

@@ -87,6 +87,7 @@ def _to_fields(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError("a line should be one JSON object")
     fields = {key.replace("-", "_"): item for key, item in value.items()}
-    if isinstance(fields.get("clients"), list):
-        fields["clients"] = [_to_fields(client) for client in fields["clients"]]
+    for name in ("clients", "spans"):
+        if isinstance(fields.get(name), list):
+            fields[name] = [_to_fields(item) for item in fields[name]]
     return fields

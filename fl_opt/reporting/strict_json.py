@@ -10,7 +10,10 @@ from typing import Any
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Serialize plain values; a number that is not finite becomes null."""
-    return json.dumps(_finite(value), allow_nan=False, indent=indent)
+    try:
+        return json.dumps(value, allow_nan=False, indent=indent)
+    except ValueError:  # it is rare, and to look for it takes longer than all the rest
+        return json.dumps(_finite(value), allow_nan=False, indent=indent)
 
 
 def write_json(path: Path, value: Any) -> None:

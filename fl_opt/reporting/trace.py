@@ -95,6 +95,11 @@ def _server(record: RoundRecord, begin: float) -> Iterator[Event]:
     parts = {name: record.parts[name] for name in SERVER_PARTS if name in record.parts}
     if record.virtual_seconds is not None:
         about |= {f"real seconds: {name}": seconds for name, seconds in parts.items()}
+    about |= {
+        f"real seconds: {total.path}": total.seconds
+        for total in record.spans
+        if "/" in total.path
+    }
     yield _span(f"round {record.server_round}", _SERVER, 0, begin, _length(record), about)
     if record.virtual_seconds is None:
         end = begin + record.wall_seconds
@@ -120,6 +125,8 @@ def _client(
     }
     if client.codec_up:
         about |= {"codec up": client.codec_up, "codec down": client.codec_down}
+    if client.compute_seconds is not None:
+        about |= {f"real seconds: {total.path}": total.seconds for total in client.spans}
     yield _span(
         f"answer, round {record.server_round}", _CLIENTS, row, start, client.seconds, about
     )
@@ -128,6 +135,19 @@ def _client(
         if name:
             yield _span(name, _CLIENTS, row, start, length, {})
         start += length
+    if client.compute_seconds is None:
+        yield from _within(client, row, end)
+
+
+def _within(client: ClientRecord, row: int, end: float) -> Iterator[Event]:
+    """Yield what a client's work consisted of, in real time: it ended with the reply."""
+    work = max((total.start + total.seconds for total in client.spans), default=0.0)
+    measured = {"train", "encode"}  # shown in any case
+    for total in client.spans:
+        if total.path not in measured:
+            about = {"memory, new peak by": total.memory_bytes}
+            start = end - work + total.start
+            yield _span(total.path, _CLIENTS, row, start, total.seconds, about)
 
 
 def _pieces(client: ClientRecord) -> list[tuple[str, float]]:

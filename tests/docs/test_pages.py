@@ -38,8 +38,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+def code_blocks(page: Path) -> list[str]:
+    return [str(code) for code in _CODE.findall(page.read_text())]
+
+
 def blocks() -> list[tuple[str, str]]:
-    found = [(name(page), code) for page in RUN for code in _CODE.findall(page.read_text())]
+    found = [(name(page), code) for page in RUN for code in code_blocks(page)]
     return [(f"{page}, block {number}", code) for number, (page, code) in enumerate(found)]
 
 

@@ -44,3 +44,39 @@ def test_the_command_prints_what_a_run_measured(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["spans", str(tmp_path)])
     assert wrong.exit_code == 2
     assert wrong.output.startswith(f"error: {tmp_path}")
+
+
+def test_nested_parts_with_memory_where_they_are_measured(tmp_path: Path) -> None:
+    config = {"num-server-rounds": 2, "profiling.spans": True, "evaluate.federated-every": 1}
+    summary = run(config, output=tmp_path / "run", quiet=True)
+    found = {(span.side, span.name): span for span in spans(load_run(tmp_path / "run"))}
+    for side, name, parts in (
+        ("server", "decode-aggregate", {"decode", "add", "step", "encode"}),
+        ("client", "train", {"load", "steps"}),
+        ("client", "encode", {"feedback", "codec", "keep"}),
+    ):
+        outer = found[side, name]  # type: ignore[index]
+        inside = {n: s for (_, n), s in found.items() if n.startswith(f"{name}/")}
+        assert set(inside) == {f"{name}/{part}" for part in parts}
+        assert sum(span.total for span in inside.values()) <= outer.total + 1e-3
+        assert outer.memory_bytes is not None
+    assert found["client", "train/steps"].count == summary.participants
+    assert found["client", "evaluate"].count == summary.participants
+    names = [name for _, name in found]
+    assert names.index("train") < names.index("train/steps")
+    shown = CliRunner().invoke(app, ["spans", str(tmp_path / "run")], env={"COLUMNS": "120"})
+    assert "  codec " in shown.output
+
+
+def test_spans_change_nothing_else(tmp_path: Path) -> None:
+    plain = run({"num-server-rounds": 2}, output=tmp_path / "a", quiet=True)
+    measured = run(
+        {"num-server-rounds": 2, "profiling.spans": True}, output=tmp_path / "b", quiet=True
+    )
+    assert measured.convergence == plain.convergence
+    for one, two in zip(
+        load_run(tmp_path / "a").records, load_run(tmp_path / "b").records, strict=True
+    ):
+        assert (one.bytes_up, one.bytes_down) == (two.bytes_up, two.bytes_down)
+        assert one.spans == []
+        assert two.message_bytes_up >= one.message_bytes_up

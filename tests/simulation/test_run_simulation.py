@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 import run_simulation
+from fl_opt import local_run
 from fl_opt.config import Settings, load_settings
 from fl_opt.errors import ConfigError, FlOptError
+from fl_opt.local_run import app_defaults
 from fl_opt.simulation import engines
 from run_simulation import cli, parse_run_config, run
 
@@ -57,7 +59,7 @@ class TestRunConfig:
             parse_run_config([str(path)])
 
     def test_defaults_are_those_of_the_settings(self) -> None:
-        assert load_settings(run_simulation._default_config()) == Settings()
+        assert load_settings(app_defaults(run_simulation.PROJECT)) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ class TestRunConfig:
 def test_mistakes_give_one_line_and_exit_code_2(
     arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_simulation, "_execute", _must_not_run)
+    monkeypatch.setattr(local_run, "_execute", _must_not_run)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -104,7 +106,7 @@ def test_an_error_of_several_lines_is_printed_as_one(monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise FlOptError("first\n  second")
 
-    monkeypatch.setattr(run_simulation, "_execute", fail)
+    monkeypatch.setattr(local_run, "_execute", fail)
     result = CliRunner().invoke(cli, [])
     assert (result.exit_code, result.stderr) == (2, "error: first second\n")
 
@@ -113,7 +115,7 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_simulation, "_execute", interrupt)
+    monkeypatch.setattr(local_run, "_execute", interrupt)
     result = CliRunner().invoke(cli, [])
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 

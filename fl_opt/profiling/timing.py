@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def side_by_side(
-    functions: Mapping[str, Callable[[], object]], repeats: int
-) -> dict[str, float]:
+    functions: Mapping[Key, Callable[[], object]], repeats: int
+) -> dict[Key, float]:
     """Time functions in turns: one call of each, again and again.
 
     Parameters
     ----------
-    functions : mapping of str to callable
+    functions : mapping to callable
+        By any name.
     repeats : int
         Counted rounds, after one that warms up.
 
     Returns
     -------
-    dict of str to float
+    dict to float
         The median seconds of each.
     """
-    samples: dict[str, list[float]] = {name: [] for name in functions}
+    samples: dict[Key, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
             begin = time.perf_counter()
