@@ -1,9 +1,9 @@
 """What measuring costs: ``python -m benchmarks.profiler_overhead``.
 
 The reference workload (:mod:`benchmarks.reference_workload`) with ``topk(0.02) | ternary``,
-with ``profiling.spans`` and without, one after the other in turns: the ratio of the medians of
-processor time and of the clock. Beside it, what a single span takes, and that times the number
-of spans there were: on a machine that others use, that is the steadier figure.
+with ``profiling.spans`` and without, in many short turns: the median over turns of the ratio of
+the two. Beside it, what spans and what is said of them take by themselves, times how many
+there were: on a machine that others use, that is the steadier figure.
 """
 
 from __future__ import annotations
@@ -12,50 +12,59 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from flwr.supercore.logger import update_console_handler
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.reference_workload import CODECS, CONFIG, timed
+from fl_opt.profiling.rounds import RoundRecord
 from fl_opt.reporting import load_run
-from fl_opt.spans import SpanLog, measuring, span
+from fl_opt.reporting.strict_json import to_json as to_strict_json
+from fl_opt.spans import SpanLog, SpanTotal, from_json, measuring, span, to_json
 from run_simulation import run
 
 SPANS = 20_000
+SAID = 1_000
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=11)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--quick", action="store_true", help="3 turns of 5 rounds")
+    parser.add_argument("--turns", type=int, default=61)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="5 turns")
     arguments = parser.parse_args()
-    turns, rounds = (3, 5) if arguments.quick else (arguments.turns, arguments.rounds)
+    turns, rounds = 5 if arguments.quick else arguments.turns, arguments.rounds
     update_console_handler(level="WARNING")
     torch.set_num_threads(1)
     console = Console()
-    wall: dict[bool, list[float]] = {False: [], True: []}
-    cpu: dict[bool, list[float]] = {False: [], True: []}
-    count = 0
+    pairs: list[tuple[Cost, Cost]] = []
     for spans in (False, True):  # what is imported or made once counts for neither
         one_run(2, spans=spans)
-    for turn in range(turns):
-        with console.status(f"turn {turn + 1} of {turns}"):
-            for spans in (False, True) if turn % 2 else (True, False):
-                seconds, processor, found = one_run(rounds, spans=spans)
-                wall[spans].append(seconds)
-                cpu[spans].append(processor)
-                count = max(count, found)
-    each = cost_of_a_span()
-    console.print(as_table(wall, cpu, count, each))
+    with Progress(console=console, transient=True) as progress:
+        for turn in progress.track(range(turns)):
+            order = (False, True) if turn % 2 else (True, False)
+            found = {spans: one_run(rounds, spans=spans) for spans in order}
+            pairs.append((found[False], found[True]))
+    console.print(as_table(pairs))
 
 
-def one_run(rounds: int, *, spans: bool) -> tuple[float, float, int]:
-    """Return wall and processor seconds of a run, and how many spans its record has."""
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock and of the processor; what the record of the run has of spans."""
+
+    wall: float
+    cpu: float
+    totals: list[list[SpanTotal]]
+
+
+def one_run(rounds: int, *, spans: bool) -> Cost:
+    """Run the workload, with spans or without."""
     config = {
         **CONFIG,
         "num-server-rounds": rounds,
@@ -66,13 +75,8 @@ def one_run(rounds: int, *, spans: bool) -> tuple[float, float, int]:
         output = Path(folder) / "run"
         _, wall, cpu = timed(lambda: run(config, output=output, quiet=True))
         records = load_run(output).records
-    totals = [
-        total
-        for record in records
-        for totals in (record.spans, *(client.spans for client in record.clients))
-        for total in totals
-    ]
-    return wall, cpu, sum(total.count for total in totals)
+    replies = [client.spans for record in records for client in record.clients]
+    return Cost(wall, cpu, [*replies, *(record.spans for record in records)])
 
 
 def cost_of_a_span() -> float:
@@ -80,24 +84,37 @@ def cost_of_a_span() -> float:
     with measuring(SpanLog()):
         begin = time.perf_counter()
         for _ in range(SPANS):
-            with span("outer"):
+            with span("empty"):
                 pass
         return (time.perf_counter() - begin) / SPANS
 
 
-def as_table(
-    wall: dict[bool, list[float]], cpu: dict[bool, list[float]], count: int, each: float
-) -> Table:
+def cost_of_saying(totals: list[SpanTotal]) -> float:
+    """Return the seconds to write, read and record what one process has to say."""
+    begin = time.perf_counter()
+    for _ in range(SAID):
+        read = from_json(to_json(totals))
+        to_strict_json(RoundRecord(1, spans=read).to_dict())
+    return (time.perf_counter() - begin) / SAID
+
+
+def as_table(pairs: list[tuple[Cost, Cost]]) -> Table:
     """Lay the figures out."""
     table = Table("", "without", "with spans", "more", title="Cost of profiling.spans")
-    for name, seconds in (("processor, median s", cpu), ("clock, median s", wall)):
-        off, on = statistics.median(seconds[False]), statistics.median(seconds[True])
-        table.add_row(name, f"{off:.2f}", f"{on:.2f}", f"{100 * (on / off - 1):+.2f}%")
-    total = count * each
-    share = 100 * total / statistics.median(wall[False])
-    table.add_row(
-        f"{count:,} spans of {1e6 * each:.0f} us", "-", f"{total:.3f}", f"{share:+.2f}%"
-    )
+    for name, part in (("processor, s", "cpu"), ("clock, s", "wall")):
+        off, on = ([getattr(cost, part) for cost in side] for side in zip(*pairs, strict=True))
+        more = statistics.median(b / a for a, b in zip(off, on, strict=True)) - 1
+        medians = f"{statistics.median(off):.2f}", f"{statistics.median(on):.2f}"
+        table.add_row(name, *medians, f"{100 * more:+.2f}%")
+    said = [totals for totals in pairs[-1][1].totals if totals]
+    count = sum(total.count for totals in said for total in totals)
+    each, saying = cost_of_a_span(), cost_of_saying(max(said, key=len))
+    wall = statistics.median(cost.wall for cost, _ in pairs)
+    for name, seconds in (
+        (f"{count:,} spans of {1e6 * each:.1f} us", count * each),
+        (f"said {len(said):,} times, {1e6 * saying:.0f} us", len(said) * saying),
+    ):
+        table.add_row(name, "-", f"{seconds:.4f}", f"{100 * seconds / wall:+.2f}%")
     return table
 
 

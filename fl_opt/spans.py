@@ -6,20 +6,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+if sys.platform != "win32":
+    import resource
+
 MOST_SPANS: Final = 64
 """Most paths in one log, and most that are taken from another process."""
 
+_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 _Length = Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)]
+_Path = Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$")]
 _Count = Annotated[int, Field(ge=0, lt=2**62)]
 
 
@@ -41,14 +47,18 @@ class SpanTotal:
         with more than 0 are those that its peak is made of. 0 on Windows.
     """
 
-    path: Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$")]
+    path: _Path
     start: _Length
     seconds: _Length
     count: _Count
     memory_bytes: _Count
 
 
-_TOTALS: Final = TypeAdapter(Annotated[list[SpanTotal], Field(max_length=MOST_SPANS)])
+_ROWS: Final = TypeAdapter(
+    Annotated[
+        list[tuple[_Path, _Length, _Length, _Count, _Count]], Field(max_length=MOST_SPANS)
+    ]
+)
 
 
 class SpanLog:
@@ -59,8 +69,7 @@ class SpanLog:
         self._totals: dict[str, SpanTotal] = {}
         self._begin = time.perf_counter()
 
-    @contextmanager
-    def span(self, name: str) -> Iterator[None]:
+    def span(self, name: str) -> AbstractContextManager[None]:
         """Measure what happens inside; spans opened there are parts of this one.
 
         Parameters
@@ -68,21 +77,7 @@ class SpanLog:
         name : str
             Of lower-case letters, digits and hyphens.
         """
-        self._open.append(name)
-        path = "/".join(self._open)
-        peak = _peak_bytes()
-        start = time.perf_counter()
-        total = self._totals.get(path)
-        if total is None and len(self._totals) < MOST_SPANS:
-            total = self._totals[path] = SpanTotal(path, start - self._begin, 0.0, 0, 0)
-        try:
-            yield
-        finally:
-            self._open.pop()
-            if total is not None:
-                total.seconds += time.perf_counter() - start
-                total.count += 1
-                total.memory_bytes += max(_peak_bytes() - peak, 0)
+        return _OpenSpan(self, name)
 
     def take(self) -> list[SpanTotal]:
         """Return what there is and begin anew; spans that are open go on, uncounted."""
@@ -90,8 +85,46 @@ class SpanLog:
         self._begin = time.perf_counter()
         return totals
 
+    def begin(self, name: str) -> SpanTotal | None:
+        """Open a span; return where it is to be added, None if there are too many."""
+        path = f"{self._open[-1]}/{name}" if self._open else name
+        self._open.append(path)
+        total = self._totals.get(path)
+        if total is None and len(self._totals) < MOST_SPANS:
+            start = time.perf_counter() - self._begin
+            total = self._totals[path] = SpanTotal(path, start, 0.0, 0, 0)
+        return total
+
+    def end(self) -> None:
+        """Close the span that was opened last."""
+        self._open.pop()
+
+
+class _OpenSpan:
+    """A class and no generator: most spans are short, and those take twice as long."""
+
+    __slots__ = ("_log", "_name", "_peak", "_start", "_total")
+
+    def __init__(self, log: SpanLog, name: str) -> None:
+        self._log = log
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._total = self._log.begin(self._name)
+        self._peak = _peak_bytes()
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self._start
+        self._log.end()
+        if (total := self._total) is not None:
+            total.seconds += seconds
+            total.count += 1
+            total.memory_bytes += max(_peak_bytes() - self._peak, 0)
+
 
 _current: ContextVar[SpanLog | None] = ContextVar("fl-opt-spans", default=None)
+_NOT_MEASURED: Final = nullcontext()
 
 
 @contextmanager
@@ -104,24 +137,21 @@ def measuring(log: SpanLog | None) -> Iterator[None]:
         _current.reset(token)
 
 
-@contextmanager
-def span(name: str) -> Iterator[None]:
+def span(name: str) -> AbstractContextManager[None]:
     """Measure what happens inside, if somebody wants to know; see :meth:`SpanLog.span`."""
     log = _current.get()
-    if log is None:
-        yield
-        return
-    with log.span(name):
-        yield
+    return _NOT_MEASURED if log is None else _OpenSpan(log, name)
 
 
 def to_json(totals: list[SpanTotal]) -> str:
-    """Return totals as they travel: a JSON list of objects."""
-    rounded = [
-        replace(total, start=round(total.start, 6), seconds=round(total.seconds, 6))
-        for total in totals
-    ]
-    return _TOTALS.dump_json(rounded).decode()
+    """Return totals as they travel: a JSON list of lists, in the order of the attributes."""
+    return json.dumps(
+        [
+            (t.path, round(t.start, 6), round(t.seconds, 6), t.count, t.memory_bytes)
+            for t in totals
+        ],
+        separators=(",", ":"),
+    )
 
 
 def from_json(text: object) -> list[SpanTotal]:
@@ -129,7 +159,7 @@ def from_json(text: object) -> list[SpanTotal]:
     if not isinstance(text, str):
         return []
     try:
-        return _TOTALS.validate_json(text)
+        return [SpanTotal(*row) for row in _ROWS.validate_json(text)]
     except ValidationError:
         return []
 
@@ -142,7 +172,4 @@ def _peak_bytes() -> int:
     """
     if sys.platform == "win32":
         return 0
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
