@@ -32,8 +32,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fl_opt.deployment.local import DeploymentError, LocalDeployment
 from fl_opt.supernode import SUPEREXEC_INTERVAL
-from scripts.local_deployment import DeploymentError, LocalDeployment
 
 APP = Path(__file__).parent / "latency_app"
 NODES = 2

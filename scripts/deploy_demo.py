@@ -22,10 +22,10 @@ from rich.table import Table
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))  # run as a file, it sees scripts/ but not the packages
 
+from fl_opt.deployment.local import DeploymentError, LocalDeployment, Traffic  # noqa: E402
 from fl_opt.errors import FlOptError  # noqa: E402
 from fl_opt.reporting import format_bytes  # noqa: E402
 from run_simulation import parse_run_config  # noqa: E402
-from scripts.local_deployment import DeploymentError, LocalDeployment, Traffic  # noqa: E402
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import run_simulation
 from fl_opt.config import ConfigValue
-from scripts.local_deployment import FinishedRun, LocalDeployment, LocalSimulation
+from fl_opt.deployment.local import FinishedRun, LocalDeployment, LocalSimulation
 
 pytestmark = pytest.mark.integration
 

@@ -13,8 +13,8 @@ import pytest
 
 from fl_opt.checkpoint import Checkpoints, unpack_state
 from fl_opt.config import ConfigValue
+from fl_opt.deployment.local import LocalDeployment
 from run_simulation import PROJECT
-from scripts.local_deployment import LocalDeployment
 
 pytestmark = pytest.mark.integration
 

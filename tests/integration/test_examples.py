@@ -18,10 +18,10 @@ from flwr.serverapp.strategy import FedAvg
 import fl_opt
 import strategies
 from fl_opt.config import SimulationSettings
+from fl_opt.deployment.local import LocalSimulation
 from fl_opt.exchange.traffic import message_bytes
 from fl_opt.simulation import build_device_model
 from fl_opt.simulation.engines import run_virtual
-from scripts.local_deployment import LocalSimulation
 
 pytestmark = pytest.mark.integration
 

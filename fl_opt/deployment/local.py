@@ -8,16 +8,24 @@ it, one by one.
 
 from __future__ import annotations
 
+import json
 import re
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.flower_home import CLIENTAPP, LOOPBACK, SERVERAPP, DeploymentError, free_ports
-from scripts.flower_runs import FinishedRun, FlowerEngine, StartedRun, Traffic
+from fl_opt.deployment.certificates import (
+    ServerCertificate,
+    make_authority,
+    make_node_key,
+    make_server_certificate,
+)
+from fl_opt.deployment.home import CLIENTAPP, LOOPBACK, SERVERAPP, DeploymentError, free_ports
+from fl_opt.deployment.runs import FinishedRun, FlowerEngine, StartedRun, Traffic
 
 __all__ = [
     "DeploymentError",
@@ -45,6 +53,9 @@ class LocalDeployment(FlowerEngine):
     persistent : bool, default False
         Keep the SuperLink's state in a database, so that it knows its SuperNodes and runs
         after a restart. Without, it turns SuperNodes away after a restart, and they end.
+    secure : bool, default False
+        TLS by a certificate authority made for the occasion, and SuperNodes that identify
+        themselves by keys that the SuperLink knows.
     poll_seconds : float, optional
         Start SuperNodes by ``fl-opt supernode``, which asks for messages this often, and
         not by ``flower-supernode``, which sleeps three seconds.
@@ -68,15 +79,23 @@ class LocalDeployment(FlowerEngine):
         num_supernodes: int = 2,
         *,
         persistent: bool = False,
+        secure: bool = False,
         poll_seconds: float | None = None,
     ) -> None:
         super().__init__()
         self.num_supernodes = num_supernodes
         self.poll_seconds = poll_seconds
         self.persistent = persistent
+        self.secure = secure
+        self.keys = self.home / "keys"
+        self._certificate: ServerCertificate | None = None
         self._port, self._control_port, *self._node_ports = free_ports(2 + num_supernodes)
 
     def _start(self) -> None:
+        if self.secure:
+            self._certificate = make_server_certificate(
+                self.keys, make_authority(self.keys), [LOOPBACK]
+            )
         self._write_connection()
         self.start_superlink()
         for index in range(self.num_supernodes):
@@ -90,7 +109,14 @@ class LocalDeployment(FlowerEngine):
         DeploymentError
             If it ends or does not answer in time.
         """
-        command = [self._program("flower-superlink"), "--insecure"]
+        command = [self._program("flower-superlink")]
+        if self._certificate is None:
+            command += ["--insecure"]
+        else:
+            command += ["--ssl-ca-certfile", str(self._certificate.authority)]
+            command += ["--ssl-certfile", str(self._certificate.certificate)]
+            command += ["--ssl-keyfile", str(self._certificate.key)]
+            command += ["--enable-supernode-auth"]
         command += ["--host", LOOPBACK, "--port", str(self._port)]
         command += ["--control-api-address", f"{LOOPBACK}:{self._control_port}"]
         if self.persistent:
@@ -108,20 +134,54 @@ class LocalDeployment(FlowerEngine):
     def start_supernode(self, index: int) -> None:
         """Start a SuperNode, also after :meth:`kill_supernode`; it connects by itself.
 
-        To the SuperLink a restarted SuperNode is another node: its identity is a key pair
-        made when it starts.
+        To the SuperLink a restarted SuperNode is another node, as its identity is a key pair
+        made when it starts; not so where it has a key to keep (``secure``).
         """
+        identity = ["--insecure"] if self._certificate is None else self._identity(index)
+        self.start_supernode_with(index, identity)
+
+    def start_supernode_with(self, index: int, options: Sequence[str]) -> None:
+        """Start a SuperNode with options of its own in place of those that let it in."""
         command = [self._program("flower-supernode")]
         if self.poll_seconds:
             interval = str(self.poll_seconds)
             sharing = str(self.num_supernodes)
             command = [self._program("fl-opt"), "supernode", "--poll-seconds", interval]
             command += ["--share-cores", sharing]
-        command += ["--insecure"]
+        command += options
         command += ["--superlink", f"{LOOPBACK}:{self._port}"]
         command += ["--host", LOOPBACK, "--port", str(self._node_ports[index])]
         partition = f"partition-id={index} num-partitions={self.num_supernodes}"
         self._launch(_supernode(index), *command, "--node-config", partition)
+
+    def _identity(self, index: int) -> list[str]:
+        """Return the options with a SuperNode's key, which is made and registered once."""
+        key = self.keys / f"{_supernode(index)}.key"
+        if not key.exists():
+            self.register_key(make_node_key(self.keys, _supernode(index)).public)
+        assert self._certificate is not None  # noqa: S101 -- for mypy: it is secure
+        certificate = str(self._certificate.authority)
+        return ["--root-certificates", certificate, "--auth-supernode-private-key", str(key)]
+
+    def register_key(self, public: Path) -> int:
+        """Have the SuperLink let in whoever has the private key to a public one.
+
+        Returns
+        -------
+        int
+            The id of the node that this will be.
+
+        Raises
+        ------
+        DeploymentError
+            If it does not.
+        """
+        answer = self._flwr(
+            *("supernode", "register", str(public), self.connection, "--format", "json")
+        )
+        if not answer.get("success"):
+            raise DeploymentError(f"flwr supernode register {public.name}: {answer}")
+        return int(answer["node-id"])
 
     def kill_supernode(self, index: int) -> None:
         """Kill a SuperNode and the ClientApp that it runs.
@@ -178,19 +238,25 @@ class LocalDeployment(FlowerEngine):
         self._kill_all(lambda: self._apps(SERVERAPP))
 
     def _write_connection(self) -> None:
+        trust = "insecure = true"
+        if self._certificate is not None:
+            trust = f"root-certificates = {json.dumps(str(self._certificate.authority))}"
         (self.home / "config.toml").write_text(
             f'[superlink]\ndefault = "{self.connection}"\n\n[superlink.{self.connection}]\n'
-            f'address = "{LOOPBACK}:{self._port}"\ninsecure = true\n'
+            f'address = "{LOOPBACK}:{self._port}"\n{trust}\n'
         )
 
     def _wait_until_healthy(self, superlink: subprocess.Popen[bytes]) -> None:
+        url, context = f"http://{LOOPBACK}:{self._port}/health", None
+        if self._certificate is not None:
+            url = url.replace("http:", "https:")
+            context = ssl.create_default_context(cafile=str(self._certificate.authority))
         deadline = time.monotonic() + _START_TIMEOUT
         while time.monotonic() < deadline:
             if superlink.poll() is not None:
                 break
             try:
-                url = f"http://{LOOPBACK}:{self._port}/health"
-                with urllib.request.urlopen(url, timeout=1.0):
+                with urllib.request.urlopen(url, timeout=1.0, context=context):  # noqa: S310
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.flower_home import SERVERAPP, DeploymentError, FlowerHome
+from fl_opt.deployment.home import SERVERAPP, DeploymentError, FlowerHome
 
 _SIMULATION = "flwr-simulation"  # does a ServerApp's work where clients are simulated
 
