@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from fl_opt.cli import lists, machine, payloads, records, start
+from fl_opt.cli.deploy import deploy
 from fl_opt.cli.run import run_command
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command()(lists.strategies)
 app.command()(start.init)
 app.command()(machine.doctor)
 app.command()(machine.profile)
+app.add_typer(deploy, name="deploy")
 app.command()(records.report)
 app.command()(records.trace)
 app.command()(records.spans)

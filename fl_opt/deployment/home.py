@@ -164,6 +164,15 @@ class FlowerHome:
             if part is None or environment.get(_PART) == part:
                 yield process
 
+    def ended(self) -> list[str]:
+        """Return the names of what was started here and is not running any more."""
+        return [name for name, one in self._launched.items() if one.poll() is not None]
+
+    def last_line(self, name: str) -> str:
+        """Return the last line of the log of what was started under a name."""
+        lines = self._read_log(name).strip().splitlines()
+        return lines[-1] if lines else "nothing"
+
     def _apps(self, program: str, part: str | None = None) -> Iterator[psutil.Process]:
         """Yield the processes that run an app by one of Flower's programs."""
         for process in self.processes(part):

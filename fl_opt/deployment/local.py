@@ -101,6 +101,11 @@ class LocalDeployment(FlowerEngine):
         for index in range(self.num_supernodes):
             self.start_supernode(index)
 
+    @property
+    def address(self) -> str:
+        """Where the SuperLink listens, as host and port."""
+        return f"{LOOPBACK}:{self._port}"
+
     def start_superlink(self) -> None:
         """Start the SuperLink, also after :meth:`kill_superlink`, and wait until it answers.
 
@@ -260,10 +265,7 @@ class LocalDeployment(FlowerEngine):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
-        lines = self._read_log(_SUPERLINK).strip().splitlines()
-        raise DeploymentError(
-            f"the SuperLink did not start: {lines[-1] if lines else 'no log'}"
-        )
+        raise DeploymentError(f"the SuperLink did not start: {self.last_line(_SUPERLINK)}")
 
 
 class LocalSimulation(FlowerEngine):
