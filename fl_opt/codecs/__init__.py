@@ -19,6 +19,7 @@ from fl_opt.codecs.spec import (
     TRANSFORMS,
     build_codec,
 )
+from fl_opt.codecs.summed import SumCodec
 from fl_opt.codecs.update import DenseUpdate, SparseUpdate, Update
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "DenseUpdate",
     "Encoder",
     "SparseUpdate",
+    "SumCodec",
     "Update",
     "build_codec",
     "decode",
