@@ -184,6 +184,7 @@ class CompressedStrategy(RoundLoop):
             takes_parts=self.takes_parts,
         )
         build_feedback(feedback)  # refuses a spec that clients would refuse
+        self.feedback = feedback
         self.exact_arrays = tuple(exact_arrays)
         self.clients_per_round = clients_per_round
         self.clients_per_evaluation = clients_per_evaluation

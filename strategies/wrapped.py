@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    Strategy,
+)
 from numpy.typing import NDArray
 
+from fl_opt.errors import ConfigError
 from fl_opt.exchange import records
 from fl_opt.simulation.proxy import GridProxy
 from strategies.base import CompressedStrategy
@@ -44,10 +49,20 @@ class CompressedWrapper(CompressedStrategy):
     **options
         Of :class:`~strategies.base.CompressedStrategy`. By default all clients that are
         connected are offered to the inner strategy in each round.
+
+    Raises
+    ------
+    ConfigError
+        If clients clip for differential privacy and ``feedback`` is not ``"none"``: a residual
+        adds to what was clipped, and what is sent has no bound that the noise could hide.
     """
 
     keeps_updates = True
     takes_parts = False  # it sees whole models
+    _CLIENTS_CLIP = (
+        DifferentialPrivacyClientSideFixedClipping,
+        DifferentialPrivacyClientSideAdaptiveClipping,
+    )
 
     def __init__(
         self, inner: Strategy, codec: str = "topk(0.02) | ternary", **options: Any
@@ -63,6 +78,11 @@ class CompressedWrapper(CompressedStrategy):
         of_inner = {name: getattr(inner, name) for name in names if hasattr(inner, name)}
         super().__init__(codec, **{**of_inner, **options})
         self.inner = inner
+        if isinstance(inner, self._CLIENTS_CLIP) and self.feedback != "none":
+            raise ConfigError(
+                f"feedback = {self.feedback!r} adds to updates that clients have clipped for "
+                f"{type(inner).__name__}: give feedback='none'"
+            )
 
     def write_messages(
         self,
@@ -96,6 +116,14 @@ class CompressedWrapper(CompressedStrategy):
             server_round, ConfigRecord(common), list(configs), evaluate=evaluate, own=own
         )
 
+    def _within_the_clip(self, update: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cut to the norm that clients clip to: a lossy codec may have made more of it."""
+        if isinstance(self.inner, self._CLIENTS_CLIP):
+            norm = float(np.linalg.norm(update))
+            if norm > self.inner.clipping_norm:
+                update *= np.float32(self.inner.clipping_norm / norm)
+        return update
+
     def aggregate(
         self, server_round: int, taken: Collection
     ) -> tuple[NDArray[np.float32], ExactArrays, MetricRecord] | None:
@@ -104,7 +132,7 @@ class CompressedWrapper(CompressedStrategy):
         replies: list[Message] = []
         shared = set.intersection(*(set(kept.metrics) for kept in taken.kept))
         for kept in taken.kept:
-            weights = kept.received.update.to_dense()
+            weights = self._within_the_clip(kept.received.update.to_dense())
             weights += self._model.vector
             named = self._model.spec.unflatten(weights, kept.received.exact)
             metrics = MetricRecord({k: v for k, v in kept.metrics.items() if k in shared})

@@ -12,6 +12,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from numpy.typing import NDArray
 
 from fl_opt.client.last_metrics import keep_metrics, kept_metrics
+from fl_opt.client.order import refuse_outer_mods
 from fl_opt.client.session import EvaluateFn, Outcome, evaluate_round, train_round
 from fl_opt.errors import ExchangeError
 from fl_opt.exchange import records
@@ -29,7 +30,7 @@ def compression_mod(
     Training and evaluation messages reach the app with the arrays of the model in place of
     the payload; a training reply's arrays are replaced by the coded update. Put it first
     among the mods, so that those that change the update (differential privacy, clipping)
-    do so before it is coded.
+    do so before it is coded; Flower's own are refused before it.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def compression_mod(
         if initial is not None:
             build = lambda: records.unpack_arrays(initial(context))  # noqa: E731
         category = message.metadata.message_type.partition(".")[0]
+        if category == MessageType.TRAIN:
+            refuse_outer_mods()
         try:
             if category == MessageType.TRAIN:
                 return _train(message, context, call_next, build, evaluate)
