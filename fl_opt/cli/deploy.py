@@ -67,6 +67,7 @@ def local(
     from fl_opt.deployment import LocalDeployment
 
     signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background
     try:
         with (
             mistakes_in_one_line(),
