@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
 from fl_opt.checkpoint import Checkpoints
+from fl_opt.errors import CheckpointError
 from fl_opt.profiling.rounds import RoundObserver
 from strategies import state
 from strategies.averaging import ModelAverage
@@ -18,6 +20,8 @@ from strategies.messenger import Messenger
 from strategies.model import GlobalModel
 from strategies.round_log import RoundLog
 from strategies.streaming import StreamingGrid
+
+logger = logging.getLogger(__name__)
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -154,7 +158,18 @@ class RoundLoop(FedAvg):
             longest=grid.patience.longest,
         )
         with self._log.part("checkpoint"):
-            state.save(self._checkpoints, progress, self._model, self._messenger, grid.inner)
+            try:
+                state.save(
+                    self._checkpoints, progress, self._model, self._messenger, grid.inner
+                )
+            except CheckpointError as error:
+                if not server_round:  # nothing is lost yet, and it can be mended
+                    raise
+                logger.warning(
+                    "round %d: no checkpoint, the last one stays: %s",
+                    progress.server_round,
+                    error,
+                )
 
     def _resume(self, checkpoints: Checkpoints, grid: StreamingGrid) -> None:
         progress = state.load(checkpoints, self._model, self._messenger, grid.inner)

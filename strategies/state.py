@@ -88,7 +88,13 @@ def save(
     messenger: Messenger,
     grid: Grid,
 ) -> None:
-    """Write a checkpoint."""
+    """Write a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written. The last one stays, and the next one will be complete.
+    """
     kept, references = messenger.downlink.state()
     values = {
         "round": progress.server_round,
@@ -119,7 +125,13 @@ def save(
     engine: Any = getattr(grid, "save", None)
     if engine is not None:
         blobs |= {f"{_ENGINE}{name}": blob for name, blob in engine().items()}
-    checkpoints.save(blobs)
+    try:
+        checkpoints.save(blobs)
+    except CheckpointError:
+        forget: Any = getattr(grid, "forget_saved", None)
+        if forget is not None:
+            forget()
+        raise
 
 
 def load(

@@ -218,6 +218,12 @@ class VirtualGrid(Grid):
         )
         return {GRID_BLOB: snapshot.to_bytes(), **blobs}
 
+    def forget_saved(self) -> None:
+        """Give all clients anew at the next :meth:`save`: the last one was not kept."""
+        self._saved.clear()
+        for client, _ in self._nodes.values():
+            client.ran_since_save = True
+
     def restore(self, blobs: Mapping[str, bytes]) -> None:
         """Go on where another grid was when its state was saved.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord
 
 import run_simulation
 from fl_opt.checkpoint import Checkpoints
@@ -91,6 +93,43 @@ def test_a_run_that_was_complete_stays_as_it_is(tmp_path: Path) -> None:
     again, record = run(**OPTIONS, checkpoints=checkpoints, resume=True)
     assert bits(again.arrays) == bits(whole.arrays)
     assert record.rounds == []
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {**OPTIONS, "downlink": WAYS["auto"], "faults": FAULTS}
+    whole, _ = run(**options)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(server_round: int, _arrays: ArrayRecord) -> None:
+        space = 100 if server_round in (3, 4) else most  # bytes: too few for any checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (space, most))
+        if server_round == 6:
+            raise CutError
+
+    checkpoints = Checkpoints(tmp_path)
+    try:
+        with pytest.raises(CutError):
+            run(**options, evaluate_fn=fill, checkpoints=checkpoints)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    told = [r.getMessage() for r in caplog.records if "no checkpoint" in r.getMessage()]
+    assert [line[:8] for line in told] == ["round 3:", "round 4:"]
+    assert "File too large" in told[0]
+    result, record = run(**options, checkpoints=checkpoints, resume=True)
+    assert [r.server_round for r in record.rounds] == [6, 7]
+    assert bits(result.arrays) == bits(whole.arrays)
+
+
+def test_a_disk_that_is_full_from_the_beginning_stops_the_run(tmp_path: Path) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            run(**OPTIONS, checkpoints=Checkpoints(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def test_resuming_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
