@@ -1,27 +1,28 @@
-"""Plain values and arrays as one blob, without compression and without pickle.
+"""Plain values and arrays as one blob: safetensors, with the values as JSON in its header.
 
-A magic string of 16 bytes, the length of the header (8 bytes, little-endian), the header (JSON:
-the values, and name, dtype and shape of each array), and the elements of the arrays, in order:
-little-endian, in C order, with nothing between them.
+Any reader of safetensors shows the arrays, and nothing in it can be executed.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from fl_opt.errors import CheckpointError
 
 T = TypeVar("T")
 
-_MAGIC: Final = b"fl-opt state 1\n\0"
-_KINDS: Final = "biufc"
-"""Kinds of dtypes that there may be: booleans, integers, real and complex numbers."""
+_STATE: Final = "fl-opt state 2"
+"""The one entry of the metadata: the values, and the names of the arrays in their order."""
+_METADATA: Final = "__metadata__"
+_CODES: Final = frozenset("?bhilqBHILQefd")
+"""Booleans, integers and real numbers of up to 64 bits, by numpy's characters."""
 
 
 def pack_state(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -33,7 +34,7 @@ def pack_state(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) ->
         Text, numbers (also NaN and infinite ones), booleans, None, lists, and mappings whose
         keys are text. Tuples come back as lists.
     arrays : mapping of str to ndarray
-        Booleans, integers, real or complex numbers, of any shape.
+        Booleans, integers or real numbers, of any shape.
 
     Returns
     -------
@@ -46,13 +47,11 @@ def pack_state(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) ->
     """
     _check_keys(values)
     little = {name: _little(name, array) for name, array in arrays.items()}
-    table = [[name, array.dtype.str, list(array.shape)] for name, array in little.items()]
     try:
-        header = json.dumps({"values": dict(values), "arrays": table}).encode()
+        text = json.dumps({"values": dict(values), "arrays": list(little)})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"state cannot be packed: {error}") from None
-    parts = [array.reshape(-1).view(np.uint8).data for array in little.values()]
-    return b"".join([_MAGIC, len(header).to_bytes(8, "little"), header, *parts])
+    return save(little, {_STATE: text})
 
 
 def unpack_state(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -62,33 +61,29 @@ def unpack_state(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     -------
     values : dict
     arrays : dict of str to ndarray
-        Writable, with memory of their own, in the byte order of this machine.
+        Writable, with memory of their own.
 
     Raises
     ------
     CheckpointError
         On anything that is not exactly right.
     """
-    start = len(_MAGIC) + 8
-    if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
-        raise CheckpointError("not a packed state of a known version")
-    at = start + int.from_bytes(data[len(_MAGIC) : start], "little")
-    arrays: dict[str, NDArray[Any]] = {}
     try:
-        header = json.loads(data[start:at])
-        values, table = dict(header["values"]), list(header["arrays"])
-        for name, code, shape in table:
-            dtype = np.dtype(code)
-            if dtype.kind not in _KINDS or min(shape, default=0) < 0:
-                raise ValueError(f"array {name!r} has dtype {code!r} and shape {shape}")
-            flat = np.frombuffer(data, dtype, math.prod(shape), at)
-            arrays[name] = flat.reshape(shape).astype(dtype.newbyteorder("="))
-            at += flat.nbytes
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        arrays = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"damaged state: {error}") from None
-    if at != len(data):
-        raise CheckpointError(f"damaged state: {len(data)} bytes, not {at}")
-    return values, arrays
+    if not (text := header.get(_METADATA, {}).get(_STATE)):
+        raise CheckpointError("not a packed state of a known version")
+    try:
+        state = json.loads(text)
+        values, names = dict(state["values"]), list(state["arrays"])
+        ordered = {name: arrays.pop(name) for name in names}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"damaged state: {error}") from None
+    if arrays:
+        raise CheckpointError(f"damaged state: arrays {sorted(arrays)} are not listed")
+    return values, ordered
 
 
 def below(named: Mapping[str, T], prefix: str) -> dict[str, T]:
@@ -101,7 +96,7 @@ def below(named: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 
 def _little(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind not in _KINDS:
+    if array.dtype.char not in _CODES or name == _METADATA:
         raise CheckpointError(f"array {name!r}: dtype {array.dtype} cannot be packed")
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
