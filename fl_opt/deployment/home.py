@@ -173,7 +173,7 @@ class FlowerHome:
         lines = self._read_log(name).strip().splitlines()
         return lines[-1] if lines else "nothing"
 
-    def _apps(self, program: str, part: str | None = None) -> Iterator[psutil.Process]:
+    def apps(self, program: str, part: str | None = None) -> Iterator[psutil.Process]:
         """Yield the processes that run an app by one of Flower's programs."""
         for process in self.processes(part):
             with contextlib.suppress(psutil.Error):

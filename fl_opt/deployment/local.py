@@ -45,6 +45,7 @@ class LocalDeployment(FlowerEngine):
     """A SuperLink and SuperNodes on loopback, on free ports.
 
     Every part can be killed as ``kill -9`` does it, and started again on the port it had.
+    SuperNodes connect to ``gateway``, a host and port, where that is set: to a proxy, say.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ class LocalDeployment(FlowerEngine):
         self.persistent = persistent
         self.secure = secure
         self.keys = self.home / "keys"
+        self.gateway = ""
         self._certificate: ServerCertificate | None = None
         self._port, self._control_port, *self._node_ports = free_ports(2 + num_supernodes)
 
@@ -100,6 +102,11 @@ class LocalDeployment(FlowerEngine):
         self.start_superlink()
         for index in range(self.num_supernodes):
             self.start_supernode(index)
+
+    @property
+    def port(self) -> int:
+        """Of the SuperLink."""
+        return self._port
 
     @property
     def address(self) -> str:
@@ -154,7 +161,7 @@ class LocalDeployment(FlowerEngine):
             command = [self._program("fl-opt"), "supernode", "--poll-seconds", interval]
             command += ["--share-cores", sharing]
         command += options
-        command += ["--superlink", f"{LOOPBACK}:{self._port}"]
+        command += ["--superlink", self.gateway or self.address]
         command += ["--host", LOOPBACK, "--port", str(self._node_ports[index])]
         partition = f"partition-id={index} num-partitions={self.num_supernodes}"
         self._launch(_supernode(index), *command, "--node-config", partition)
@@ -225,7 +232,7 @@ class LocalDeployment(FlowerEngine):
 
     def is_busy(self, index: int) -> bool:
         """Whether a SuperNode is running a ClientApp, that is, handling a message."""
-        return any(self._apps(CLIENTAPP, _supernode(index)))
+        return any(self.apps(CLIENTAPP, _supernode(index)))
 
     def kill_serverapp(self) -> None:
         """Kill the ServerApps of all runs; the SuperLink stays.
@@ -238,9 +245,9 @@ class LocalDeployment(FlowerEngine):
         DeploymentError
             If there is none.
         """
-        if not any(self._apps(SERVERAPP)):
+        if not any(self.apps(SERVERAPP)):
             raise DeploymentError("no ServerApp is running")
-        self._kill_all(lambda: self._apps(SERVERAPP))
+        self._kill_all(lambda: self.apps(SERVERAPP))
 
     def _write_connection(self) -> None:
         trust = "insecure = true"

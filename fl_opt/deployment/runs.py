@@ -149,7 +149,7 @@ class FlowerEngine(FlowerHome):
     def _wait_for(self, run_id: str, deadline: float) -> dict[str, Any]:
         while time.monotonic() < deadline:
             # Asking takes a second of the processor that a run under way needs.
-            if not any(self._apps(SERVERAPP)) and not any(self._apps(_SIMULATION)):
+            if not any(self.apps(SERVERAPP)) and not any(self.apps(_SIMULATION)):
                 row = self._row(run_id)
                 if row["status"].startswith("finished"):
                     return row

@@ -1,0 +1,1 @@
+"""Softmax regression under an auditor's eyes."""

@@ -1,0 +1,108 @@
+"""A bad network between SuperNodes and SuperLink: a TCP proxy that delays, stalls and cuts."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from fl_opt.deployment.home import LOOPBACK
+
+_CHUNK = 1 << 14
+_STALL = (0.2, 1.0)  # seconds that a lost packet takes to be sent again: TCP's timeouts
+
+
+class Proxy:
+    """Passes connections on to a port of this machine.
+
+    Attributes
+    ----------
+    delay : float
+        Seconds by which each piece of up to 16 kB is held up.
+    loss : float
+        Probability that a piece is held up as if it had been lost and sent again.
+    reset : float
+        Probability that the connection ends at a piece.
+    is_cut : bool
+        Whether connections are refused; :meth:`cut` ends those that there are.
+    """
+
+    def __init__(self, target_port: int, seed: int = 0) -> None:
+        self._target = (LOOPBACK, target_port)
+        self._random = random.Random(seed)  # noqa: S311 - faults, not secrets
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.heal()
+
+    @property
+    def address(self) -> str:
+        """Where to connect."""
+        return f"{LOOPBACK}:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._listener.close()
+        self.cut()
+
+    def heal(self) -> None:
+        """Be a good network."""
+        self.delay = self.loss = self.reset = 0.0
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """End all connections and refuse new ones."""
+        self.is_cut = True
+        with self._lock:
+            for one in self._open:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            if self.is_cut:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            ends = {client, server}
+            with self._lock:
+                self._open |= ends
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while piece := source.recv(_CHUNK):
+                if self._random.random() < self.reset:
+                    break
+                lost = self._random.random() < self.loss
+                time.sleep(self.delay + (self._random.uniform(*_STALL) if lost else 0.0))
+                sink.sendall(piece)
+        except OSError:
+            pass  # one of the two has ended
+        finally:
+            with self._lock:
+                self._open -= {source, sink}
+            for one in (source, sink):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
