@@ -148,7 +148,8 @@ class _Job:
         done = f"{self._rounds:04d}-*.npz"
         self._until(lambda: any((self._folder / "server").glob(done)), restart=True)
         assert self._run is not None
-        return self._flower.wait(self._run, timeout=PATIENCE).completed
+        so_far = time.monotonic() - self._run.began
+        return self._flower.wait(self._run, timeout=so_far + PATIENCE).completed
 
     def _until(self, condition: Callable[[], bool], *, restart: bool) -> bool:
         """Wait, and start the run again where it has died; return whether that was so."""
