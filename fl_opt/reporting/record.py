@@ -13,7 +13,12 @@ from typing import Final, Literal, TextIO
 from fl_opt.config import Settings
 from fl_opt.errors import ConfigError, DataError
 from fl_opt.profiling.rounds import RoundRecord
-from fl_opt.reporting.rounds_file import ROUNDS_FILE, cut_rounds, read_record_file
+from fl_opt.reporting.rounds_file import (
+    ROUNDS_FILE,
+    cut_rounds,
+    read_record_file,
+    read_rounds,
+)
 from fl_opt.reporting.strict_json import to_json, write_json
 from fl_opt.reporting.summary import RunInfo, RunSummary, Status
 from fl_opt.reporting.totals import summarize
@@ -47,7 +52,7 @@ class RunRecorder:
     folder : Path
         Of this record; it is made when the run starts.
     records : list of RoundRecord
-        All rounds so far.
+        All rounds so far, read from the file: a long run would fill the memory with them.
 
     Raises
     ------
@@ -58,7 +63,7 @@ class RunRecorder:
 
     def __init__(self, settings: Settings, *, engine: str, resume: bool = False) -> None:
         self.folder = _choose_folder(settings, resume)
-        self.records: list[RoundRecord] = []
+        self._last = 0  # round that was recorded
         self._info = RunInfo.collect(settings, engine, self.folder)
         self._rounds_planned = settings.num_server_rounds
         self._status: Status = "running"
@@ -66,6 +71,12 @@ class RunRecorder:
         self._file: TextIO | None = None
         self._resume = resume
         self._mode: Literal["x", "a"] = "x"
+
+    @property
+    def records(self) -> list[RoundRecord]:
+        """All rounds so far."""
+        path = self.folder / ROUNDS_FILE
+        return read_rounds(path) if path.exists() else []
 
     def resume_from(self, server_round: int) -> None:
         """Take over the record's rounds up to ``server_round`` and remove all later ones.
@@ -92,7 +103,8 @@ class RunRecorder:
         if not path.exists():
             return
         started = _read_start(self.folder / SUMMARY_FILE)
-        self.records = cut_rounds(path, server_round)
+        kept = cut_rounds(path, server_round)
+        self._last = kept[-1].server_round if kept else 0
         self._info = replace(self._info, started=started or self._info.started)
         self._mode = "a"
 
@@ -111,7 +123,7 @@ class RunRecorder:
 
     def on_round(self, record: RoundRecord) -> None:
         """Append the record of a round."""
-        self.records.append(record)
+        self._last = record.server_round
         if self._file is not None:
             self._file.write(to_json(record.to_dict()) + "\n")
             self._file.flush()
@@ -122,8 +134,7 @@ class RunRecorder:
             return
         self._file.close()
         self._file = None
-        done = self.records[-1].server_round if self.records else 0
-        if done >= self._rounds_planned:
+        if self._last >= self._rounds_planned:
             self._status = "completed"
         else:
             self._status, self._error = _reason(sys.exception())
