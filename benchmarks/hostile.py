@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     options = parser.parse_args()
     update_console_handler(level="ERROR")
+    logging.getLogger("strategies").setLevel(logging.ERROR)  # each refusal is a warning
     console = Console(width=110, highlight=False)
     rows = []
     for name in STRATEGIES:
