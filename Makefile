@@ -24,7 +24,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: run test lint format bench bench-peers docs deploy-demo setup clean help
+.PHONY: run test lint format bench bench-peers chaos docs deploy-demo setup clean help
 .DELETE_ON_ERROR:
 
 run: $(READY)  ## Train on this machine and print the summary
@@ -45,12 +45,15 @@ format: $(READY)  ## Put the code in order
 bench: $(READY)  ## All benchmarks; each prints its table (ARGS=--quick: a short form)
 	@set -e; for module in codecs codec_memory reference_workload uplink exchange exchange_memory \
 		aggregation async_time_to_accuracy scale round_latency local_training \
-		memory_limit data_cache smaller_models profiles profiler_overhead time_to_accuracy; do \
+		memory_limit data_cache smaller_models profiles profiler_overhead hostile soak time_to_accuracy; do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module $(ARGS); \
 	done
 
 bench-peers: $(READY)  ## Codecs beside other projects' releases, each in an environment under .bench
 	@$(BIN)/python -m benchmarks.peers --pip-flags="$(PIP_FLAGS)" $(ARGS)
+
+chaos: $(READY)  ## Faults of real deployments, and the books afterwards (ARGS=--quick: four)
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 docs: $(READY)  ## The site of docs/, into site/; warnings are errors
 	@$(BIN)/python -m pip install -q $(PIP_FLAGS) -r docs/requirements.txt

@@ -34,7 +34,7 @@ class Proxy:
     def __init__(self, target_port: int, seed: int = 0) -> None:
         self._target = (LOOPBACK, target_port)
         self._random = random.Random(seed)  # noqa: S311 - faults, not secrets
-        self._open: set[socket.socket] = set()
+        self._links: set[_Link] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server((LOOPBACK, 0))
         self.heal()
@@ -66,9 +66,8 @@ class Proxy:
         """End all connections and refuse new ones."""
         self.is_cut = True
         with self._lock:
-            for one in self._open:
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+            for link in self._links:
+                link.end()
 
     def _accept(self) -> None:
         while True:
@@ -84,25 +83,51 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            ends = {client, server}
+            link = _Link(client, server)
             with self._lock:
-                self._open |= ends
+                self._links.add(link)
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                pump = threading.Thread(
+                    target=self._pump, args=(link, source, sink), daemon=True
+                )
+                pump.start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, link: _Link, source: socket.socket, sink: socket.socket) -> None:
         try:
             while piece := source.recv(_CHUNK):
                 if self._random.random() < self.reset:
+                    link.end()
                     break
                 lost = self._random.random() < self.loss
                 time.sleep(self.delay + (self._random.uniform(*_STALL) if lost else 0.0))
                 sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)  # the other direction may go on
         except OSError:
-            pass  # one of the two has ended
-        finally:
+            link.end()
+        if link.is_over():
             with self._lock:
-                self._open -= {source, sink}
-            for one in (source, sink):
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                self._links.discard(link)
+
+
+class _Link:
+    """Two connections that are passed on to each other, in two threads."""
+
+    def __init__(self, *ends: socket.socket) -> None:
+        self._ends = ends
+        self._lock = threading.Lock()
+        self._at_work = len(ends)
+
+    def end(self) -> None:
+        """Wake both threads: nothing more is passed on."""
+        for one in self._ends:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def is_over(self) -> bool:
+        """Note the end of a thread; the last one closes the connections."""
+        with self._lock:
+            self._at_work -= 1
+            if not self._at_work:
+                for one in self._ends:
+                    one.close()
+            return not self._at_work
