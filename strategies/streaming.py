@@ -13,8 +13,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
@@ -23,6 +24,9 @@ from fl_opt.simulation.clock import Clock, WallClock
 from fl_opt.simulation.proxy import GridProxy
 from strategies.patience import Patience
 from strategies.polling import Polling
+from strategies.pulling import Pulling
+
+Pull: TypeAlias = Callable[[Iterable[str]], Iterable[Message]]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,8 @@ class ReplyStream(Iterator[Message]):
     late : dict of str to Sent
         The same for messages of earlier streams. Their replies are handed out too, if they come
         meanwhile; what this stream leaves unanswered is added at its end.
+    pull : callable
+        Looks for replies to messages, by their ids.
     pulled : deque of Message
         Replies that are there and have not been handed out; some may be left there.
     patience : Patience
@@ -85,6 +91,7 @@ class ReplyStream(Iterator[Message]):
         sent: dict[str, Sent],
         timeout: float | None,
         late: dict[str, Sent],
+        pull: Pull,
         pulled: deque[Message],
         patience: Patience,
         polling: Polling,
@@ -93,6 +100,7 @@ class ReplyStream(Iterator[Message]):
         self._clock = clock
         self._pending = sent
         self._late = late
+        self._pull = pull
         self._pulled = pulled
         self._patience = patience
         self._polling = polling
@@ -161,7 +169,7 @@ class ReplyStream(Iterator[Message]):
                     yield reply
             if not (self._pending or (self.waits_for_late and self._late)):
                 break
-            self._pulled += self._grid.pull_messages(self._pending.keys() | self._late.keys())
+            self._pulled += self._pull(self._pending.keys() | self._late.keys())
             now = self._clock.time()
             for reply in self._pulled:
                 question = reply.metadata.reply_to_message_id
@@ -211,6 +219,7 @@ class StreamingGrid(GridProxy):
         self.pulled: deque[Message] = deque()
         self.patience = Patience()
         self._polling = Polling()
+        self._pull = self._new_pull()
 
     @property
     def busy(self) -> set[int]:
@@ -254,10 +263,16 @@ class StreamingGrid(GridProxy):
             sent=sent,
             timeout=timeout,
             late=late,
+            pull=self._pull if trains else self._new_pull(),
             pulled=pulled,
             patience=self.patience if trains else Patience(),  # training takes longer
             polling=polling,
         )
+
+    def _new_pull(self) -> Pull:
+        """Return what looks for replies: by itself where time is virtual and nothing blocks."""
+        virtual = hasattr(self.inner, "clock")
+        return self.inner.pull_messages if virtual else Pulling(self.inner).pull
 
 
 def _busy(sent: Mapping[str, Sent], now: float, patience: Patience) -> set[int]:

@@ -32,8 +32,8 @@ _WIDTH = 132  # characters: the table of jobs is wide, also in a file
 def main() -> int:
     """Run all jobs and print the report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--faults", type=int, default=35, help="how many (default: 35)")
-    parser.add_argument("--per-job", type=int, default=7, help="faults of a job (default: 7)")
+    parser.add_argument("--faults", type=int, default=32, help="how many (default: 32)")
+    parser.add_argument("--per-job", type=int, default=8, help="faults of a job (default: 8)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="four faults in one job")
     options = parser.parse_args()
