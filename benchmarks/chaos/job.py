@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ from fl_opt.deployment.runs import StartedRun
 APP = Path(__file__).parent / "app"
 CLIENTS = 3
 ROUND_TIMEOUT = 20.0
-PATIENCE = 180.0  # seconds in which a round has to be completed after a fault
+PATIENCE = 180.0  # seconds without another round, after which a job is stuck
+_QUIET = 5.0  # seconds without a ServerApp, after which the run is taken for dead
 _SPREAD = 4.0  # seconds: a fault strikes at a random moment of about a round
 
 
@@ -79,7 +81,7 @@ def run_job(
     Raises
     ------
     StuckError
-        If a round is not completed in time after a fault, or the job does not end.
+        If it does not go on, or does not end.
     """
     began = time.monotonic()
     draw = random.Random(seed)  # noqa: S311 - faults, not secrets
@@ -132,7 +134,7 @@ class _Job:
     def wait_for_a_round(self) -> int:
         """Wait until one more round is complete; return how many are."""
         before = self.records()
-        self._until(lambda: self.records() > before, restart=True)
+        self._until(lambda: self.records() > before)
         return max(
             (int(path.stem[:4]) for path in (self._folder / "server").glob("*.npz")), default=0
         )
@@ -140,31 +142,33 @@ class _Job:
     def recover(self, name: str, what: str, at: int) -> Struck:
         """Wait until a round that began after the fault is complete."""
         began, before = time.monotonic(), self.records()
-        resumed = self._until(lambda: self.records() > before + 1, restart=True)
+        resumed = self._until(lambda: self.records() > before + 1)
         return Struck(name, what, at, time.monotonic() - began, resumed)
 
     def finish(self) -> bool:
         """Wait for the end; return whether the run ended by itself, without an error."""
         done = f"{self._rounds:04d}-*.npz"
-        self._until(lambda: any((self._folder / "server").glob(done)), restart=True)
+        self._until(lambda: any((self._folder / "server").glob(done)))
         assert self._run is not None
         so_far = time.monotonic() - self._run.began
         return self._flower.wait(self._run, timeout=so_far + PATIENCE).completed
 
-    def _until(self, condition: Callable[[], bool], *, restart: bool) -> bool:
-        """Wait, and start the run again where it has died; return whether that was so."""
-        deadline, resumed = time.monotonic() + PATIENCE, False
-        quiet_since: float | None = None
+    def _until(self, condition: Callable[[], bool]) -> bool:
+        """Wait, start the run again where it has died, and return whether that was so."""
+        resumed, quiet_since = False, math.inf
+        moved, progress = time.monotonic(), self.records()
         while not condition():
-            if time.monotonic() > deadline:
+            if (now := self.records()) > progress:
+                moved, progress = time.monotonic(), now
+            if time.monotonic() > moved + PATIENCE:
                 raise StuckError(self._flower.last_line(SUPERLINK))
             if any(self._flower.apps(SERVERAPP)):
-                quiet_since = None
-            elif quiet_since is None:
-                quiet_since = time.monotonic()
-            elif restart and time.monotonic() - quiet_since > 5.0 and self._is_over():
+                quiet_since = math.inf
+            elif time.monotonic() > quiet_since + _QUIET and self._is_over():
                 self.start(resume=True)
-                resumed, quiet_since = True, None
+                resumed, quiet_since = True, math.inf
+            else:
+                quiet_since = min(quiet_since, time.monotonic())
             time.sleep(0.1)
         return resumed
 
