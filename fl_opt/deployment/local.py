@@ -91,7 +91,7 @@ class LocalDeployment(FlowerEngine):
         self.keys = self.home / "keys"
         self.gateway = ""
         self._certificate: ServerCertificate | None = None
-        self._port, self._control_port, *self._node_ports = free_ports(2 + num_supernodes)
+        self._port, *self._node_ports = free_ports(1 + num_supernodes)
 
     def _start(self) -> None:
         if self.secure:
@@ -130,7 +130,6 @@ class LocalDeployment(FlowerEngine):
             command += ["--ssl-keyfile", str(self._certificate.key)]
             command += ["--enable-supernode-auth"]
         command += ["--host", LOOPBACK, "--port", str(self._port)]
-        command += ["--control-api-address", f"{LOOPBACK}:{self._control_port}"]
         if self.persistent:
             command += ["--database", str(self.home / "superlink.db")]
         self._wait_until_healthy(self._launch(_SUPERLINK, *command))
