@@ -151,12 +151,12 @@ def cut_link(stage: Stage) -> str:
 
 
 def fill_disk(stage: Stage) -> str:
-    """Leave the server no room for a checkpoint: its files may not grow beyond 256 bytes."""
+    """Leave the server no room for a checkpoint: its files may not grow beyond 8 kB."""
     [server, *_] = _wait_for(lambda: stage.flower.apps(SERVERAPP))
     checkpoint = stage.folder / "checkpoint" / "manifest.json"
     before = checkpoint.stat().st_mtime_ns
     limit = server.rlimit(psutil.RLIMIT_FSIZE)
-    server.rlimit(psutil.RLIMIT_FSIZE, (256, resource.RLIM_INFINITY))
+    server.rlimit(psutil.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
     seconds = stage.last() + stage.last()
     untouched = checkpoint.stat().st_mtime_ns == before
     with contextlib.suppress(psutil.Error):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Final, Literal, TextIO
+from typing import Final, Literal
 
 from fl_opt.config import Settings
 from fl_opt.errors import ConfigError, DataError
@@ -22,6 +24,8 @@ from fl_opt.reporting.rounds_file import (
 from fl_opt.reporting.strict_json import to_json, write_json
 from fl_opt.reporting.summary import RunInfo, RunSummary, Status
 from fl_opt.reporting.totals import summarize
+
+logger = logging.getLogger(__name__)
 
 SUMMARY_FILE: Final = "summary.json"
 
@@ -52,7 +56,8 @@ class RunRecorder:
     folder : Path
         Of this record; it is made when the run starts.
     records : list of RoundRecord
-        All rounds so far, read from the file: a long run would fill the memory with them.
+        All rounds so far, as far as they could be written, read from the file: a long run
+        would fill the memory with them.
 
     Raises
     ------
@@ -68,7 +73,9 @@ class RunRecorder:
         self._rounds_planned = settings.num_server_rounds
         self._status: Status = "running"
         self._error: str | None = None
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._size = 0  # bytes of the file that are whole lines
+        self._unwritten = b""
         self._resume = resume
         self._mode: Literal["x", "a"] = "x"
 
@@ -113,27 +120,38 @@ class RunRecorder:
         self._rounds_planned = num_rounds
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._file = (self.folder / ROUNDS_FILE).open(self._mode, encoding="utf-8")
+            self._file = FileIO(self.folder / ROUNDS_FILE, self._mode)
         except FileExistsError:
             raise _occupied(self.folder) from None
+        self._size = (self.folder / ROUNDS_FILE).stat().st_size
         self._write_summary()
 
     def on_reply(self, server_round: int, received: int, expected: int) -> None:
         """Do nothing: replies are part of their round's record."""
 
     def on_round(self, record: RoundRecord) -> None:
-        """Append the record of a round."""
+        """Append the record of a round; where that fails, try again with the next one."""
         self._last = record.server_round
-        if self._file is not None:
-            self._file.write(to_json(record.to_dict()) + "\n")
-            self._file.flush()
+        self._unwritten += to_json(record.to_dict()).encode() + b"\n"
+        try:
+            self._write_rounds()
+        except OSError as error:
+            logger.warning(
+                "round %d is not yet in the record: %s: %s",
+                record.server_round,
+                self.folder / ROUNDS_FILE,
+                error.strerror,
+            )
 
     def on_end(self) -> None:
         """Write the summary; a run that ends before its last round has failed."""
         if self._file is None:
             return
-        self._file.close()
-        self._file = None
+        try:
+            self._write_rounds()
+        finally:
+            self._file.close()
+            self._file = None
         if self._last >= self._rounds_planned:
             self._status = "completed"
         else:
@@ -149,6 +167,21 @@ class RunRecorder:
             status=self._status,
             error=self._error,
         )
+
+    def _write_rounds(self) -> None:
+        """Append what has not been written; all of it or nothing."""
+        if self._file is None:
+            return
+        left = memoryview(self._unwritten)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.seek(self._size)
+            self._file.truncate()
+            raise
+        self._size += len(self._unwritten)
+        self._unwritten = b""
 
     def _write_summary(self) -> None:
         write_json(self.folder / SUMMARY_FILE, self.summary().to_dict())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -368,3 +369,29 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_to_json_goes_into_lists_and_tuples() -> None:
     assert to_json({"a": [float("-inf"), (1.5, float("nan"))]}) == '{"a": [null, [1.5, null]]}'
+
+
+def test_a_full_disk_delays_the_record_and_does_not_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = RunRecorder(settings(tmp_path), engine="virtual")
+    recorder.on_start(4)
+    path = recorder.folder / "rounds.jsonl"
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    first, *others, last = records()
+    recorder.on_round(first)
+    try:
+        # Room for a part of a line, and none of it stays.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, most))
+        for record in others:
+            recorder.on_round(record)
+        assert path.read_bytes().count(b"\n") == 1
+        assert path.read_bytes().endswith(b"\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split(" is ")[0] for line in told] == ["round 1", "round 2", "round 3"]
+    assert all("File too large" in line for line in told)
+    recorder.on_round(last)
+    recorder.on_end()
+    assert load_run(recorder.folder).records == records()
