@@ -9,6 +9,7 @@ no timeout of a round could be kept.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -18,8 +19,6 @@ from flwr.serverapp import Grid
 
 GRACE: Final = 1.0
 """Seconds that a look may take before it goes on in the background."""
-MOST_OPEN: Final = 16
-"""Looks in the background at most; then one has to end before there is another."""
 
 _Found: TypeAlias = "list[Message] | BaseException"
 
@@ -27,8 +26,9 @@ _Found: TypeAlias = "list[Message] | BaseException"
 class Pulling:
     """Pulls replies in threads of its own, so that whoever asks waits a second at most.
 
-    What a look in the background finds is handed out by a later one. Messages that one look
-    has taken are not shown to another, so nothing comes twice.
+    What a look in the background finds is handed out by a later one. Until then nobody else
+    looks for the same replies: a SuperLink answers a second request for one by saying that
+    there is none. So a broken upload costs the replies of one round, and not the round's end.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class Pulling:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._found: SimpleQueue[_Found] = SimpleQueue()
-        self._open = 0
+        self._found: SimpleQueue[tuple[frozenset[str], _Found]] = SimpleQueue()
+        self._open: set[frozenset[str]] = set()
 
     def pull(self, message_ids: Iterable[str], grace: float = GRACE) -> list[Message]:
         """Return the replies that have come, in order of arrival.
@@ -56,26 +56,28 @@ class Pulling:
         Exception
             What the grid has raised.
         """
-        if self._open < MOST_OPEN:
-            look = threading.Thread(target=self._look, args=(list(message_ids),), daemon=True)
-            self._open += 1
-            look.start()
+        wanted = frozenset(message_ids).difference(*self._open)
+        if wanted:
+            self._open.add(wanted)
+            threading.Thread(target=self._look, args=(wanted,), daemon=True).start()
         replies: list[Message] = []
+        deadline = time.monotonic() + grace
         while self._open:
-            try:  # the first may take its time, and what else is there comes with it
-                found = self._found.get(timeout=0.0 if replies else max(grace, 0.0))
+            try:
+                left = max(deadline - time.monotonic(), 0.0)
+                asked, found = self._found.get(timeout=0.0 if replies else left)
             except Empty:
                 break
-            self._open -= 1
+            self._open.discard(asked)
             if isinstance(found, BaseException):
                 raise found
             replies += found
-            if not found:
+            if asked == wanted:
                 break
         return replies
 
-    def _look(self, message_ids: list[str]) -> None:
+    def _look(self, wanted: frozenset[str]) -> None:
         try:
-            self._found.put(list(self._grid.pull_messages(message_ids)))
+            self._found.put((wanted, list(self._grid.pull_messages(wanted))))
         except BaseException as error:  # raised where it is asked for
-            self._found.put(error)
+            self._found.put((wanted, error))
