@@ -134,7 +134,10 @@ class RandK:
     def select(self, vector: Vector, seed: int, layout: Layout) -> Draw:
         """Check the vector and draw."""
         _check_finite(vector)
-        size = vector.size
+        return self.draw(vector.size, seed)
+
+    def draw(self, size: int, seed: int) -> Draw:
+        """Draw from the entries of any vector of a size."""
         count = _count(self.density, size) if size else 0
         gain = size / count if count and self.scale == "unbiased" else 1.0
         return Draw(size, count, seed % (1 << 64), gain)

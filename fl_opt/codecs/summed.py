@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_opt.codecs.base import check_vector
 from fl_opt.codecs.draw import Draw
 from fl_opt.codecs.select import RandK
 from fl_opt.codecs.update import SparseUpdate, Vector
@@ -31,7 +32,6 @@ from fl_opt.errors import CodecError, ConfigError, PayloadError
 Codes = NDArray[np.uint32]
 
 MOST_BITS: Final = 32
-_SEEDS: Final = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,14 @@ class SumCodec:
     @property
     def count(self) -> int:
         """Entries that travel."""
-        return max(1, round(self.density * self.size))
+        return self._draw(0).count
 
     def positions(self, shared_seed: int) -> NDArray[np.int64]:
         """Return which entries travel in a round: increasing int64, shape ``(count,)``."""
-        return Draw(self.size, self.count, shared_seed % _SEEDS).positions()
+        return self._draw(shared_seed).positions()
+
+    def _draw(self, shared_seed: int) -> Draw:
+        return RandK(self.density).draw(self.size, shared_seed)
 
     def encode(self, vector: Vector, *, shared_seed: int, seed: int) -> Codes:
         """Encode one client's update.
@@ -120,7 +123,8 @@ class SumCodec:
         shared_seed : int
             The same in all clients of a round.
         seed : int
-            The client's own: source of its roundings, which are to be independent of others'.
+            The client's own, not negative: source of its roundings, which are to be
+            independent of others'.
 
         Returns
         -------
@@ -132,16 +136,13 @@ class SumCodec:
         CodecError
             If the vector has another shape or dtype, or holds NaN or infinity.
         """
-        if vector.dtype != np.float32 or vector.shape != (self.size,):
-            raise CodecError(
-                f"the update is {vector.dtype} of shape {vector.shape}, "
-                f"not float32 of shape ({self.size},)"
-            )
-        if not np.isfinite(vector).all():
-            raise CodecError("the update holds NaN or infinity")
-        scaled = vector[self.positions(shared_seed)] / np.float64(self.step)
+        vector = check_vector(vector)
+        if vector.size != self.size:
+            raise CodecError(f"the update is float32 of {vector.size} entries, not {self.size}")
+        drawn = RandK(self.density).select(vector, shared_seed, (vector.shape,))
+        scaled = drawn.take(vector) / np.float64(self.step)
         np.clip(scaled, -self.largest_code, self.largest_code, out=scaled)
-        scaled += np.random.default_rng(seed % _SEEDS).random(self.count)
+        scaled += np.random.default_rng(seed).random(self.count)
         codes = np.floor(scaled, out=scaled).astype(np.int64)
         np.clip(codes, -self.largest_code, self.largest_code, out=codes)  # 1.0 by rounding
         return (codes % self.modulus).astype(np.uint32)
