@@ -34,6 +34,7 @@ from rich.table import Table
 from fl_opt.config import ConfigValue
 from fl_opt.deployment import LocalDeployment
 from fl_opt.deployment.home import SERVERAPP
+from fl_opt.deployment.local import SUPERLINK, supernode_name
 from fl_opt.profiling.rounds import RoundRecord
 from run_simulation import PROJECT, run
 
@@ -188,7 +189,7 @@ def _sampling(
             last = lines - 1
             if not last % 10:
                 console.print(f"  round {last}")
-            for name in ("superlink", "supernode-0", "supernode-1"):
+            for name in (SUPERLINK, supernode_name(0), supernode_name(1)):
                 for process in flower.processes(name):
                     if _program(process) in ("flower-superlink", "fl-opt", "flower-superexec"):
                         found[f"deployment: {name}, {_program(process)}"].add(last, process)

@@ -17,8 +17,8 @@ import psutil
 from benchmarks.chaos.proxy import Proxy
 from fl_opt.deployment import LocalDeployment
 from fl_opt.deployment.home import CLIENTAPP, SERVERAPP
+from fl_opt.deployment.local import SUPERLINK, supernode_name
 
-SUPERLINK = "superlink"
 _MOMENT = 20.0  # seconds to wait for a process that a fault is to strike
 _LASTS = (2.0, 6.0)  # seconds
 
@@ -47,6 +47,10 @@ class Stage:
     def victim(self) -> int:
         """Choose a SuperNode."""
         return self.random.randrange(self.flower.num_supernodes)
+
+    def at_work(self, index: int) -> list[psutil.Process]:
+        """Wait for a SuperNode to handle a message; return the processes that do."""
+        return _wait_for(lambda: self.flower.apps(CLIENTAPP, supernode_name(index)))
 
     def last(self) -> float:
         """Let a while pass; return how long, in seconds."""
@@ -77,8 +81,7 @@ def kill_supernode(stage: Stage) -> str:
 def kill_client(stage: Stage) -> str:
     """End the process that handles a message; the SuperNode stays."""
     index = stage.victim
-    [process, *_] = _wait_for(lambda: stage.flower.apps(CLIENTAPP, f"supernode-{index}"))
-    process.kill()
+    stage.at_work(index)[0].kill()
     return f"of SuperNode {index}"
 
 
@@ -100,14 +103,15 @@ def kill_superlink(stage: Stage) -> str:
 def stop_supernode(stage: Stage) -> str:
     """Freeze a SuperNode and all it started."""
     index = stage.victim
-    return _frozen(stage, stage.flower.processes(f"supernode-{index}")) + f", SuperNode {index}"
+    return (
+        _frozen(stage, stage.flower.processes(supernode_name(index))) + f", SuperNode {index}"
+    )
 
 
 def stop_client(stage: Stage) -> str:
     """Freeze the process that handles a message."""
     index = stage.victim
-    processes = _wait_for(lambda: stage.flower.apps(CLIENTAPP, f"supernode-{index}"))
-    return _frozen(stage, processes) + f", SuperNode {index}"
+    return _frozen(stage, stage.at_work(index)) + f", SuperNode {index}"
 
 
 def stop_serverapp(stage: Stage) -> str:

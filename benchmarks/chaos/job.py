@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos.audit import Books, audit
-from benchmarks.chaos.faults import FAULTS, SUPERLINK, MissedError, Stage
+from benchmarks.chaos.faults import FAULTS, MissedError, Stage
 from benchmarks.chaos.proxy import Proxy
 from fl_opt.config import ConfigValue
 from fl_opt.deployment import DeploymentError, LocalDeployment
 from fl_opt.deployment.home import SERVERAPP
+from fl_opt.deployment.local import SUPERLINK
 from fl_opt.deployment.runs import StartedRun
 
 APP = Path(__file__).parent / "app"

@@ -7,7 +7,6 @@ import random
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 from fl_opt.deployment.home import LOOPBACK
@@ -48,12 +47,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._listener.close()
         self.cut()
 

@@ -80,7 +80,9 @@ def local(
 
 
 def _watch(deployment: LocalDeployment) -> None:
-    """Say when SuperNodes connect and when a process ends; return when the SuperLink does."""
+    """Say when SuperNodes connect and when a process ends, until the SuperLink does."""
+    from fl_opt.deployment.local import SUPERLINK, DeploymentError
+
     connected: set[int] = set()
     ended: set[str] = set()
     while True:
@@ -94,8 +96,8 @@ def _watch(deployment: LocalDeployment) -> None:
             if name not in ended:
                 ended.add(name)
                 typer.echo(f"{name} has ended; its log says: {deployment.last_line(name)}")
-            if name == "superlink":
-                return
+            if name == SUPERLINK:
+                raise DeploymentError("there is no SuperLink any more")
         time.sleep(0.5)
 
 

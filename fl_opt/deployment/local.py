@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from fl_opt.deployment.certificates import (
     ServerCertificate,
@@ -38,7 +39,8 @@ __all__ = [
 
 _START_TIMEOUT = 60.0  # seconds: a cold import of flwr on a busy machine takes several
 _SLOW_STARTS = 3  # that are forgiven: the next one finds its files in memory
-_SUPERLINK = "superlink"
+SUPERLINK: Final = "superlink"
+"""Name of the SuperLink's process; those of SuperNodes are :func:`supernode_name`."""
 
 
 class LocalDeployment(FlowerEngine):
@@ -132,7 +134,7 @@ class LocalDeployment(FlowerEngine):
         command += ["--host", LOOPBACK, "--port", str(self._port)]
         if self.persistent:
             command += ["--database", str(self.home / "superlink.db")]
-        self._wait_until_healthy(self._launch(_SUPERLINK, *command))
+        self._wait_until_healthy(self._launch(SUPERLINK, *command))
 
     def kill_superlink(self) -> None:
         """Kill the SuperLink and the ServerApps that it runs.
@@ -140,7 +142,7 @@ class LocalDeployment(FlowerEngine):
         SuperNodes finish what they are doing and try to reach it, at first every second or
         two, later every 20.
         """
-        self._kill(_SUPERLINK)
+        self._kill(SUPERLINK)
 
     def start_supernode(self, index: int) -> None:
         """Start a SuperNode, also after :meth:`kill_supernode`; it connects by itself.
@@ -163,13 +165,13 @@ class LocalDeployment(FlowerEngine):
         command += ["--superlink", self.gateway or self.address]
         command += ["--host", LOOPBACK, "--port", str(self._node_ports[index])]
         partition = f"partition-id={index} num-partitions={self.num_supernodes}"
-        self._launch(_supernode(index), *command, "--node-config", partition)
+        self._launch(supernode_name(index), *command, "--node-config", partition)
 
     def _identity(self, index: int) -> list[str]:
         """Return the options with a SuperNode's key, which is made and registered once."""
-        key = self.keys / f"{_supernode(index)}.key"
+        key = self.keys / f"{supernode_name(index)}.key"
         if not key.exists():
-            self.register_key(make_node_key(self.keys, _supernode(index)).public)
+            self.register_key(make_node_key(self.keys, supernode_name(index)).public)
         assert self._certificate is not None  # noqa: S101 -- for mypy: it is secure
         certificate = str(self._certificate.authority)
         return ["--root-certificates", certificate, "--auth-supernode-private-key", str(key)]
@@ -200,7 +202,7 @@ class LocalDeployment(FlowerEngine):
         The SuperLink takes the node for connected until two heartbeats are missing, which is
         38 to 60 seconds; a message to it is answered with an error only then.
         """
-        self._kill(_supernode(index))
+        self._kill(supernode_name(index))
 
     def unregister_supernode(self, node_id: int) -> None:
         """Have the SuperLink drop a node that is gone, and answer its messages with errors.
@@ -218,20 +220,20 @@ class LocalDeployment(FlowerEngine):
 
     def node_id(self, index: int) -> int | None:
         """Return the id that a SuperNode got when it connected; None before."""
-        found = re.search(r"SuperNode ID: (\d+)", self._read_log(_supernode(index)))
+        found = re.search(r"SuperNode ID: (\d+)", self._read_log(supernode_name(index)))
         return int(found[1]) if found else None
 
     def received(self, index: int) -> int:
         """Return how many messages a SuperNode has received since it was started."""
-        return self._read_log(_supernode(index)).count("Received successfully")
+        return self._read_log(supernode_name(index)).count("Received successfully")
 
     def supernode_log(self, index: int) -> Path:
         """Return the file that a SuperNode, and all that it starts, writes its log to."""
-        return self._log(_supernode(index))
+        return self._log(supernode_name(index))
 
     def is_busy(self, index: int) -> bool:
         """Whether a SuperNode is running a ClientApp, that is, handling a message."""
-        return any(self.apps(CLIENTAPP, _supernode(index)))
+        return any(self.apps(CLIENTAPP, supernode_name(index)))
 
     def kill_serverapp(self) -> None:
         """Kill the ServerApps of all runs; the SuperLink stays.
@@ -271,7 +273,7 @@ class LocalDeployment(FlowerEngine):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
-        raise DeploymentError(f"the SuperLink did not start: {self.last_line(_SUPERLINK)}")
+        raise DeploymentError(f"the SuperLink did not start: {self.last_line(SUPERLINK)}")
 
 
 class LocalSimulation(FlowerEngine):
@@ -308,5 +310,6 @@ class LocalSimulation(FlowerEngine):
         return super().start_run(app, run_config, *options, timeout=timeout)
 
 
-def _supernode(index: int) -> str:
+def supernode_name(index: int) -> str:
+    """Return the name of a SuperNode's process: of its log, and of all that it starts."""
     return f"supernode-{index}"
