@@ -68,6 +68,9 @@ class Pulling:
                 asked, found = self._found.get(timeout=0.0 if replies else left)
             except Empty:
                 break
+            if isinstance(found, BaseException) and replies:
+                self._found.put((asked, found))  # for the next call: these are not lost
+                break
             self._open.discard(asked)
             if isinstance(found, BaseException):
                 raise found
