@@ -9,16 +9,12 @@ from fl_opt.errors import ConfigError
 _CHANGE_UPDATES = (
     "flwr.clientapp.mod.centraldp_mods",
     "flwr.clientapp.mod.localdp_mod",
-    "flwr.client.mod.centraldp_mods",
-    "flwr.client.mod.localdp_mod",
-    "flwr.client.mod.secure_aggregation.secagg_mod",
-    "flwr.client.mod.secure_aggregation.secaggplus_mod",
 )
 """Flower's modules whose mods work on numbers, and would work on the bytes of a payload."""
 
 
 def refuse_outer_mods() -> None:
-    """Refuse to be called by a mod that would clip, noise or mask a payload.
+    """Refuse to be called by a mod that would clip or blur a payload.
 
     A mod does not know which others there are. Those before it in the list have called it,
     though, and are on the stack.
