@@ -92,7 +92,7 @@ class Hostile(NumPyClient):
 
     def __init__(self, honest: NumPyClient, attack: str, seed: int) -> None:
         self._honest, self._attack = honest, attack
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
 
     def fit(self, parameters: Arrays, config: Any) -> tuple[Arrays, int, Any]:
         """Attack."""
@@ -102,8 +102,9 @@ class Hostile(NumPyClient):
         if self._attack == "sign-flip":
             moved = [-4.0 * move for move in moved]
         else:
+            draws = np.random.default_rng([self._seed, int(config["server-round"])])
             spread = float(np.concatenate([move.ravel() for move in moved]).std())
-            moved = [self._random.normal(0.0, 5 * spread, move.shape) for move in moved]
+            moved = [draws.normal(0.0, 5 * spread, move.shape) for move in moved]
         sent = [(o + m).astype(o.dtype) for o, m in zip(before, moved, strict=True)]
         return sent, count, metrics
 
@@ -114,8 +115,7 @@ def client_fn(context: Context, attack: str) -> NumPyClient:
     partition = int(context.node_config["partition-id"])
     if not attack or partition >= HOSTILE:
         return honest
-    seed = partition + 1000 * len(context.state.config_records)
-    return Hostile(honest, attack, seed)
+    return Hostile(honest, attack, seed=partition)
 
 
 def accuracy(name: str, attack: str, rounds: int) -> tuple[float, float]:
