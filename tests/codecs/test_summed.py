@@ -144,7 +144,7 @@ def test_bad_updates_are_refused() -> None:
     for value in (np.nan, np.inf):
         spoilt = good.copy()
         spoilt[3] = value
-        with pytest.raises(CodecError, match="entry 3 of the update is .* must be finite"):
+        with pytest.raises(CodecError, match=r"entry 3 of the update is .* must be finite"):
             CODEC.encode(spoilt, shared_seed=1, seed=1)
 
 
