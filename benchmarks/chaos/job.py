@@ -30,7 +30,7 @@ _SPREAD = 4.0  # seconds: a fault strikes at a random moment of about a round
 class Struck:
     """A fault, and what came of it.
 
-    ``recovery`` is the time from its end to the next round that was completed, in seconds;
+    ``recovery`` is the time from its end to that of the second round after it, in seconds;
     ``resumed`` says whether the run had to be started again.
     """
 
