@@ -217,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one")
     parser.add_argument("--quick", action="store_true", help="a few rounds of each")
+    parser.add_argument("--rounds", type=int, help="as many instead")
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     options = parser.parse_args()
     update_console_handler(level="ERROR")
@@ -224,7 +225,7 @@ def main() -> None:
     console = Console(width=120, highlight=False)
     rows: dict[str, dict[str, float]] = {}
     for part in options.part or PARTS:
-        rounds = ROUNDS[part][options.quick]
+        rounds = options.rounds or ROUNDS[part][options.quick]
         console.print(f"{part}: {rounds} rounds")
         if part == "deployment":
             samples = deployed(rounds, console)
