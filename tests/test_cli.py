@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,12 +177,27 @@ def test_run_names_a_broken_project(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: pyproject.toml: ")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_complete_commands(shell: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FL_OPT, "--show-completion", shell],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "_FL_OPT_COMPLETE" in done.stdout
+@pytest.mark.parametrize(
+    ("shell", "typed"),
+    [
+        ("bash", {"COMP_WORDS": "fl-opt dep", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "fl-opt dep"}),
+        (
+            "fish",
+            {"_TYPER_COMPLETE_ARGS": "fl-opt dep", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        ),
+    ],
+)
+def test_shells_complete_commands(shell: str, typed: dict[str, str]) -> None:
+    def ask(instruction: str) -> str:
+        # Not by --show-completion, which looks at what processes this one descends from.
+        return subprocess.run(
+            [sys.executable, "-c", FL_OPT],
+            env={**os.environ, **typed, "_FL_OPT_COMPLETE": f"{instruction}_{shell}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert "_FL_OPT_COMPLETE" in ask("source")
+    assert "deploy" in ask("complete")
