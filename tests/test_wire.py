@@ -84,6 +84,7 @@ def test_header_layout_is_the_documented_one() -> None:
         (frame(), "truncated"),
         (frame(write_varint(299), b"\0"), "another model: 299 entries, expected 300"),
         (frame(write_varint(300), b"\x09", b"\x01"), "unknown method 9 for positions"),
+        (frame(write_varint(300), b"\x24", b"\x00"), "unknown method 36 for positions"),
         (frame(write_varint(300), b"\0\x63"), "unknown quantization 99"),
         (frame(write_varint(300), b"\0\x01\x05"), "unknown method 5 for codes"),
         (frame(write_varint(300), b"\x01", write_varint(301)), "301 where at most 300"),

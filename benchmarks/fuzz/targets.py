@@ -55,12 +55,17 @@ class Target:
 
 
 def read_payload(data: bytes) -> None:
-    """Decode a payload under a checksum that fits, and look at it as `inspect` does."""
+    """Decode a payload under a checksum that fits; look at what is valid as `inspect` does."""
     sealed = data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:]
     dense = decode(sealed, size=SIZE).to_dense()
     assert dense.shape == (SIZE,)
     assert np.isfinite(dense).all()
     inspect_payload(sealed)
+
+
+def read_sections(data: bytes) -> None:
+    """Look at a payload as `inspect` does, which is not told of what model it is."""
+    inspect_payload(data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:])
 
 
 def payloads() -> Iterable[bytes]:
@@ -104,6 +109,7 @@ def _text(data: bytes) -> str:
 
 TARGETS: Final = {
     "decode": Target(read_payload, payloads, PayloadError),
+    "inspect": Target(read_sections, payloads, PayloadError),
     "spec": Target(
         lambda data: build_codec(_text(data)), lambda: [s.encode() for s in SPECS], ConfigError
     ),

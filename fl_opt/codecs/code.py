@@ -39,6 +39,10 @@ class PositionMethod(IntEnum):
     ENTROPY = 6
 
 
+_LISTED: Final = frozenset(PositionMethod) - {PositionMethod.ALL, PositionMethod.SEED}
+"""Methods by which positions are in the payload."""
+
+
 class CodeMethod(IntEnum):
     """How quantized codes are written."""
 
@@ -145,8 +149,10 @@ def read_positions(reader: Reader, method: int, size: int) -> Positions:
     Raises
     ------
     PayloadError
-        Unless the positions are strictly increasing and below ``size``.
+        Unless the positions are strictly increasing and below ``size``, by a known method.
     """
+    if method not in _LISTED:
+        raise PayloadError(f"malformed payload: unknown method {method} for positions")
     count = reader.varint(size)
     if count == 0:
         return np.empty(0, np.int64)
@@ -161,13 +167,11 @@ def read_positions(reader: Reader, method: int, size: int) -> Positions:
         positions = _from_gaps(rice.read(reader, count, size))
     elif method == PositionMethod.ENTROPY:
         positions = _from_gaps(entropy.read_positions(reader, count, size))
-    elif method == PositionMethod.BITMAP:
+    else:
         mask = unpack(reader, size, 1)
         positions = np.flatnonzero(mask.view(np.bool_))
         if positions.size != count:
             raise PayloadError(f"malformed payload: {positions.size} positions, not {count}")
-    else:
-        raise PayloadError(f"malformed payload: unknown method {method} for positions")
     # A sum of gaps that left the range of int64 shows as a step down.
     if positions[0] < 0 or positions[-1] >= size or (np.diff(positions) <= 0).any():
         raise PayloadError(
