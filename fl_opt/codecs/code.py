@@ -143,8 +143,19 @@ def write_positions(
         writer.raw(np.packbits(mask, bitorder="little").tobytes())
 
 
-def read_positions(reader: Reader, method: int, size: int) -> Positions:
+def read_positions(
+    reader: Reader, method: int, size: int, *, followed: bool = False
+) -> Positions:
     """Read what :func:`write_positions` wrote behind the method's number.
+
+    Parameters
+    ----------
+    reader : Reader
+    method : int
+    size : int
+        Entries of the vector.
+    followed : bool
+        Whether a code for each position must come behind them, which limits how many there are.
 
     Raises
     ------
@@ -153,7 +164,7 @@ def read_positions(reader: Reader, method: int, size: int) -> Positions:
     """
     if method not in _LISTED:
         raise PayloadError(f"malformed payload: unknown method {method} for positions")
-    count = reader.varint(size)
+    count = reader.varint(min(size, reader.left * entropy.CODES_A_BYTE) if followed else size)
     if count == 0:
         return np.empty(0, np.int64)
     if method == PositionMethod.RAW:

@@ -18,7 +18,7 @@ from fl_opt.wire import FrameKind, Reader, read_frame
 _MAX_GROUPS: Final = 1 << 10
 
 
-class _Nesting(IntEnum):
+class Nesting(IntEnum):
     """Where an update stands; rules may hold low-rank updates, and those only plain ones."""
 
     OUTERMOST = 0
@@ -53,17 +53,17 @@ def decode(payload: bytes | memoryview, *, size: int) -> Update:
     return update
 
 
-def read_update(reader: Reader, size: int, nesting: int = _Nesting.OUTERMOST) -> Update:
+def read_update(reader: Reader, size: int, nesting: int = Nesting.OUTERMOST) -> Update:
     """Read the body of an update frame; see :func:`decode`."""
     claimed = reader.varint()
     if claimed != size:
         raise PayloadError(f"payload is of another model: {claimed} entries, expected {size}")
     method = reader.byte()
-    if method == RULES_METHOD and nesting < _Nesting.IN_RULES:
+    if method == RULES_METHOD and nesting < Nesting.IN_RULES:
         return _read_groups(reader, size)
-    if method == LOW_RANK_METHOD and nesting < _Nesting.IN_LOW_RANK:
+    if method == LOW_RANK_METHOD and nesting < Nesting.IN_LOW_RANK:
         parts = Parts.read(reader, size)
-        reduced = read_update(reader, parts.reduced_size, _Nesting.IN_LOW_RANK)
+        reduced = read_update(reader, parts.reduced_size, Nesting.IN_LOW_RANK)
         return DenseUpdate(parts.restore(reduced.to_dense()))
     if method == PositionMethod.ALL:
         return DenseUpdate(_read_values(reader, size))
@@ -71,7 +71,7 @@ def read_update(reader: Reader, size: int, nesting: int = _Nesting.OUTERMOST) ->
         draw = Draw.read(reader, size)
         values = _read_values(reader, draw.count)  # first: drawing costs memory, bytes or not
         return SparseUpdate(size, draw.positions(), values)
-    positions = code.read_positions(reader, method, size)
+    positions = code.read_positions(reader, method, size, followed=True)
     return SparseUpdate(size, positions, _read_values(reader, positions.size))
 
 
@@ -90,5 +90,5 @@ def _read_groups(reader: Reader, size: int) -> Update:
     for _ in range(reader.varint(_MAX_GROUPS)):
         ranges = read_ranges(reader, size)
         count = sum(stop - start for start, stop in ranges)
-        groups.append((ranges, read_update(reader, count, _Nesting.IN_RULES)))
+        groups.append((ranges, read_update(reader, count, Nesting.IN_RULES)))
     return join_groups(groups, size)

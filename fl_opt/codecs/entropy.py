@@ -36,7 +36,7 @@ _CLEARLY: Final = 1.02
 """An estimate above this share of what there is to beat settles it."""
 _MAX_STEPS: Final = 16
 """Most magnitudes that are sets, one inside the other."""
-_CODES_A_BYTE: Final = 1 << 15
+CODES_A_BYTE: Final = 1 << 15
 """Most codes for each byte of a stream: what a small payload can ask for is bounded."""
 
 Flags = NDArray[np.bool_]
@@ -96,7 +96,7 @@ def encode_codes(codes: Unsigned, width: int) -> bytes:
         del signed, sent
         _write_magnitudes(stream, magnitudes)
     coded = stream.to_bytes()
-    return coded.ljust(-(-codes.size // _CODES_A_BYTE), b"\0")
+    return coded.ljust(-(-codes.size // CODES_A_BYTE), b"\0")
 
 
 def read_codes(reader: Reader, count: int, width: int) -> Unsigned:
@@ -108,7 +108,7 @@ def read_codes(reader: Reader, count: int, width: int) -> Unsigned:
     """
     if width > MAX_WIDTH:
         raise PayloadError(f"malformed payload: codes of {width} bits in an entropy code")
-    shortest = -(-count // _CODES_A_BYTE)
+    shortest = -(-count // CODES_A_BYTE)
     if reader.left < shortest:
         raise PayloadError(f"malformed payload: {count} codes in {reader.left} bytes")
     start = reader.left

@@ -10,6 +10,7 @@ import numpy as np
 
 from fl_opt.codecs import code
 from fl_opt.codecs.code import CodeMethod, PositionMethod
+from fl_opt.codecs.decode import Nesting
 from fl_opt.codecs.draw import Draw
 from fl_opt.codecs.lowrank import LOW_RANK_METHOD, Parts
 from fl_opt.codecs.registry import LEVELS
@@ -69,7 +70,7 @@ def _exact(body: memoryview) -> Iterator[Section]:
 
 
 def _whole_update(reader: Reader) -> Iterator[Section]:
-    yield from _update(reader, "")
+    yield from _update(reader, Nesting.OUTERMOST)
     reader.finish()
 
 
@@ -79,18 +80,18 @@ def _measured(reader: Reader, read: Callable[[], T]) -> tuple[T, int]:
     return read(), before - reader.left
 
 
-def _update(reader: Reader, indent: str) -> Iterator[Section]:
+def _update(reader: Reader, nesting: Nesting, indent: str = "") -> Iterator[Section]:
     size, used = _measured(reader, lambda: reader.varint(MAX_SIZE))
     yield Section(f"{indent}size", used, f"{size:,} entries")
     method = reader.byte()
-    if method == RULES_METHOD:
+    if method == RULES_METHOD and nesting < Nesting.IN_RULES:
         yield from _groups(reader, size, indent)
         return
-    if method == LOW_RANK_METHOD:
+    if method == LOW_RANK_METHOD and nesting < Nesting.IN_LOW_RANK:
         parts, used = _measured(reader, lambda: Parts.read(reader, size))
         matrices = [f"{p.rows}x{p.columns} at rank {p.rank}" for p in parts.parts if p.rank]
         yield Section(f"{indent}low rank", used + 1, ", ".join(matrices) or "no matrices")
-        yield from _update(reader, indent + "  ")
+        yield from _update(reader, Nesting.IN_LOW_RANK, indent + "  ")
         return
     count = size
     if method == PositionMethod.SEED:
@@ -98,7 +99,9 @@ def _update(reader: Reader, indent: str) -> Iterator[Section]:
         count = draw.count
         yield Section(f"{indent}positions", used + 1, f"{count:,} drawn from seed {draw.seed}")
     elif method != PositionMethod.ALL:
-        found, used = _measured(reader, lambda: code.read_positions(reader, method, size))
+        found, used = _measured(
+            reader, lambda: code.read_positions(reader, method, size, followed=True)
+        )
         count = found.size
         name = PositionMethod(method).name.lower()
         each = f", {8 * used / count:.2f} bits each" if count else ""
@@ -131,4 +134,4 @@ def _groups(reader: Reader, size: int, indent: str) -> Iterator[Section]:
         ranges, used = _measured(reader, lambda: read_ranges(reader, size))
         entries = sum(stop - start for start, stop in ranges)
         yield Section(f"{indent}group", used, f"{entries:,} entries in {len(ranges)} ranges")
-        yield from _update(reader, indent + "  ")
+        yield from _update(reader, Nesting.IN_RULES, indent + "  ")

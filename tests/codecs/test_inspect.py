@@ -17,6 +17,7 @@ from fl_opt.codecs.inspect import inspect_payload
 from fl_opt.errors import PayloadError
 from fl_opt.exchange.blob import encode_blob
 from fl_opt.params import ParamSpec
+from fl_opt.wire import FrameKind, Writer, write_varint
 from tests.fixtures.make_payloads import PATH
 from tests.fixtures.vectors import patterned_vector
 
@@ -62,6 +63,23 @@ def test_transforms_rules_and_exact_arrays_are_unfolded() -> None:
 def test_what_is_no_payload_is_refused(damage: bytes) -> None:
     with pytest.raises(PayloadError):
         inspect_payload(damage)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\x05\x11\x01\x01\x00\x05" * 5000, "unknown method 17"),
+        (b"\x05\x10\x01\x00\x05" * 5000, "unknown method 16"),
+        # 2^39 gaps of no bits among 2^40 entries
+        (write_varint(1 << 40) + b"\x02" + write_varint(1 << 39) + b"\x00", "is allowed"),
+    ],
+    ids=["nested rules", "nested low rank", "huge"],
+)
+def test_hostile_payloads_are_refused_at_little_cost(body: bytes, reason: str) -> None:
+    writer = Writer()
+    writer.raw(body)
+    with pytest.raises(PayloadError, match=reason):
+        inspect_payload(writer.to_frame(FrameKind.UPDATE))
 
 
 def test_command_prints_a_table_or_json(tmp_path: Path) -> None:
