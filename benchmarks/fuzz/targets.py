@@ -56,7 +56,7 @@ class Target:
 
 def read_payload(data: bytes) -> None:
     """Decode a payload under a checksum that fits; look at what is valid as `inspect` does."""
-    sealed = data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:]
+    sealed = _sealed(data)
     dense = decode(sealed, size=SIZE).to_dense()
     assert dense.shape == (SIZE,)
     assert np.isfinite(dense).all()
@@ -65,7 +65,12 @@ def read_payload(data: bytes) -> None:
 
 def read_sections(data: bytes) -> None:
     """Look at a payload as `inspect` does, which is not told of what model it is."""
-    inspect_payload(data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:])
+    inspect_payload(_sealed(data))
+
+
+def _sealed(data: bytes) -> bytes:
+    """Return a payload with the checksum that its bytes ask for."""
+    return data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:]
 
 
 def payloads() -> Iterable[bytes]:
