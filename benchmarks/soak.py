@@ -217,9 +217,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one")
     parser.add_argument("--quick", action="store_true", help="a few rounds of each")
-    parser.add_argument("--rounds", type=int, help="as many instead")
+    parser.add_argument("--rounds", type=int, help="how many instead, at least 1")
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
+        parser.error(f"argument --rounds: {options.rounds} is not at least 1")
     update_console_handler(level="ERROR")
     logging.getLogger("strategies").setLevel(logging.ERROR)
     console = Console(width=120, highlight=False)
