@@ -75,7 +75,7 @@ def test_what_is_no_payload_is_refused(damage: bytes) -> None:
     ],
     ids=["nested rules", "nested low rank", "huge"],
 )
-def test_hostile_payloads_are_refused_at_little_cost(body: bytes, reason: str) -> None:
+def test_what_would_nest_or_allocate_without_end_is_refused(body: bytes, reason: str) -> None:
     writer = Writer()
     writer.raw(body)
     with pytest.raises(PayloadError, match=reason):

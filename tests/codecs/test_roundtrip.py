@@ -171,3 +171,11 @@ def test_non_contiguous_vectors_are_encoded_by_value() -> None:
     vector = np.arange(20, dtype=np.float32)[::2]
     decoded = decode(build_codec("none").encode(vector), size=10).to_dense()
     np.testing.assert_array_equal(decoded, vector)
+
+
+@pytest.mark.parametrize("spec", ["topk(0.5) | ternary", "topk(0.5) | ecsq(1.0)"])
+def test_as_many_positions_as_a_payload_can_hold_are_read(spec: str) -> None:
+    ones = np.ones(3_000_001, np.float32)
+    payload = build_codec(spec).encode(ones, seed=1)
+    assert len(payload) < 100  # over 15,000 positions a byte
+    assert decode(payload, size=ones.size).count == 1_500_000
